@@ -1,0 +1,80 @@
+# Everything happens in one .venv, from pinned and hashed requirements. To begin with, only python3 (3.11 or newer), its
+# pip and make are needed. PYTHON=... names another interpreter; `make clean` first when a .venv exists already.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help up venv venv-dev test lint typecheck format requirements clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-14s%s\n' "$$name" "$$text"; done
+
+# exec: make waits for The Eye itself, not for a shell, so that Ctrl-C and SIGTERM stop it in order.
+up: $(VENV)/.cli ## Run The Eye on this machine
+	@exec $(BIN)/the-eye up
+
+venv: $(VENV)/.cli ## Install what `make up` needs into .venv
+	@:
+
+venv-dev: $(VENV)/.dev ## Install what the targets below need, too
+	@:
+
+test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev typecheck ## Check style, types, imports and pins
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+	@! grep -nE '://|--(extra-)?index-url|--find-links|--trusted-host' requirements/*.txt \
+		|| { echo 'requirements/*.txt name no package index: each machine has its own' >&2; exit 1; }
+
+typecheck: $(VENV)/.dev ## Check the types only
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev ## Format, and repair what can be
+	@$(BIN)/ruff check --fix --exit-zero --quiet
+	@$(BIN)/ruff format
+
+# The pins of dev.txt hold for all: what is shipped is what was tested. Pins stay until UPGRADE=1 asks for newer ones.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make requirements'
+requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --group build -o requirements/dev.txt
+	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
+	@for extra in api worker cli; do \
+		$(COMPILE) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; done
+
+clean: ## Delete .venv and the tools' caches; data in .the-eye/ stays
+	@rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find services tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Debian's python3 has venv but may lack ensurepip: the venv is made without pip, and its pip installed from outside.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) is not installed' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@$(PYTHON) -m venv --without-pip --clear $(VENV)
+
+$(VENV)/.build: requirements/build.txt | $(BIN)/python
+	@$(PYTHON) -m pip --python $(BIN)/python --version >/dev/null 2>&1 || \
+		{ echo '$(PYTHON) has no pip, or one older than 22.3; on Debian: apt install python3-pip' >&2; exit 1; }
+	@requirements/install.sh build $(PYTHON) -m pip --python $(BIN)/python
+	@touch $@
+
+INSTALL_PROJECT = $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --no-index --editable .
+
+$(VENV)/.cli: requirements/cli.txt pyproject.toml $(VENV)/.build
+	@requirements/install.sh cli $(BIN)/python -m pip
+	@$(INSTALL_PROJECT)
+	@touch $@
+
+# dev.txt holds all of cli.txt, so `make up` has nothing left to install afterwards.
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.build
+	@requirements/install.sh dev $(BIN)/python -m pip
+	@$(INSTALL_PROJECT)
+	@touch $(VENV)/.cli $@
