@@ -1,0 +1,1 @@
+"""The ``the-eye`` command."""
