@@ -1,0 +1,384 @@
+"""The queue of accepted events: Dramatiq over Redis, with what would lose or delay events changed on purpose.
+
+One Dramatiq message carries many events. Dramatiq's own defaults are for tasks that may be lost after a while:
+
+- A failed message is retried by enqueueing a copy and then acknowledging the original *even if enqueueing failed*;
+  here no message is ever retried that way: the actor finishes it, or it goes back to its queue in one step.
+- Dead letters are deleted after 7 days; here never (the worker moves them to ``dead_events``).
+- A killed worker's messages are missed after 60 s by one command in a thousand; here after
+  ``worker_heartbeat_seconds`` by every fetch.
+- What a consumer had fetched when its connection broke, or while the answer was on its way, stays claimed until
+  the process ends; here it is given back within seconds.
+- A message that cannot be decoded breaks the consumer; here it becomes a dead letter.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, cast
+from uuid import uuid4
+
+import dramatiq
+import msgspec
+import redis
+import redis.asyncio
+import structlog
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.encoder import Encoder, MessageData
+from dramatiq.errors import ConnectionClosed, DecodeError
+from dramatiq.errors import Retry as DramatiqRetry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry
+
+from the_eye.settings import QueueSettings
+
+EVENTS_QUEUE = "events"
+STORE_EVENTS = "store_events"
+"""Name of the actor that stores a message's events."""
+
+NEVER_MS = 100 * 365 * 24 * 60 * 60 * 1000
+EVERY_COMMAND = 1_000_000
+RECOVER_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class QueueUnavailableError(Exception):
+    """Raised when an event could not be put on disk in the queue; it may or may not have been queued."""
+
+
+class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """An accepted event on its way to the worker.
+
+    New fields go to the end with a default: workers that are older ignore them, newer ones fill them in.
+    """
+
+    event_id: bytes
+    """16 bytes."""
+    application_id: int
+    application: str
+    received_at: int
+    """Microseconds since 1970 in UTC."""
+    body: bytes
+    """The sender's JSON, byte for byte."""
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """The events of a message, encoded; its text form keeps them out of logs."""
+
+    encoded: bytes
+
+    @classmethod
+    def of(cls, events: Sequence[QueuedEvent]) -> "Payload":
+        """Encode ``events``."""
+        return cls(_encode(events))
+
+    def events(self) -> list[QueuedEvent]:
+        """Decode; raises msgspec.MsgspecError when a program of another version wrote something else."""
+        return _decode_events(self.encoded)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.encoded)} bytes of events>"
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    """A Dramatiq message, in MessagePack: a payload of bytes costs nothing to pass on, where JSON would escape it."""
+
+    queue_name: str
+    actor_name: str
+    payload: bytes
+    options: dict[str, Any]
+    message_id: str
+    message_timestamp: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_events = msgspec.msgpack.Decoder(list[QueuedEvent]).decode
+_decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
+
+
+class EnvelopeEncoder(Encoder):
+    """Dramatiq's messages as MessagePack."""
+
+    def encode(self, data: MessageData) -> bytes:
+        """Encode a message whose only argument is a ``Payload``."""
+        (payload,) = data["args"]
+        return _encode(
+            _Envelope(
+                data["queue_name"],
+                data["actor_name"],
+                payload.encoded,
+                data["options"],
+                data["message_id"],
+                data["message_timestamp"],
+            )
+        )
+
+    def decode(self, data: bytes) -> MessageData:
+        """Decode what ``encode`` made."""
+        envelope = _decode_envelope(data)
+        return {
+            "queue_name": envelope.queue_name,
+            "actor_name": envelope.actor_name,
+            "args": (Payload(envelope.payload),),
+            "kwargs": {},
+            "options": envelope.options,
+            "message_id": envelope.message_id,
+            "message_timestamp": envelope.message_timestamp,
+        }
+
+
+class Unfinished(DramatiqRetry):  # noqa: N818 - no error: the message goes back to its queue
+    """Raised by an actor that must stop before its message is done."""
+
+
+class _KeepUnfinished(dramatiq.Middleware):
+    """Decides what becomes of a message whose actor raised: back to its queue, or a dead letter."""
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,  # noqa: ARG002 - Dramatiq's signature
+        exception: BaseException | None = None,
+    ) -> None:
+        if isinstance(exception, Unfinished):
+            cast("EventBroker", broker).unfinished.add(message.options["redis_message_id"])
+        elif exception is not None:
+            message.fail()
+
+
+class EventBroker(RedisBroker):
+    """Dramatiq's Redis broker with this module's promises."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        dramatiq.set_encoder(EnvelopeEncoder())
+        super().__init__(
+            client=_client(settings),
+            middleware=[_KeepUnfinished()],
+            namespace=settings.queue_namespace,
+            maintenance_chance=EVERY_COMMAND,
+            heartbeat_timeout=int(settings.worker_heartbeat_seconds * 1000),
+            dead_message_ttl=NEVER_MS,
+        )
+        self.claimed: set[str] = set()
+        """Redis ids of the messages that this process has in hand."""
+        self.unfinished: set[str] = set()
+        """Redis ids of messages in hand that must go back instead of being acknowledged."""
+
+    @property
+    def consumer_class(self) -> type[Consumer]:
+        return EventConsumer
+
+    def key(self, *parts: str) -> str:
+        """Name a key as Dramatiq's dispatch.lua does."""
+        return ".".join((f"{self.namespace}:{parts[0]}", *parts[1:]))
+
+
+class EventConsumer(_RedisConsumer):
+    """Fetches messages, and gives back what it holds without knowing."""
+
+    broker: EventBroker
+
+    def __init__(self, broker: EventBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        self._recover_at = 0.0
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            if not self.message_cache and time.monotonic() >= self._recover_at:
+                self.recover()
+            message: MessageProxy | None = super().__next__()
+        except DecodeError:
+            log.error("message_not_decoded", queue=self.queue_name)
+            self._recover_at = 0.0
+            return None
+        except redis.TimeoutError as error:
+            raise ConnectionClosed(error) from None
+        if message is not None:
+            self.broker.claimed.add(message.options["redis_message_id"])
+        return message
+
+    def recover(self) -> None:
+        """Give back what the server holds as claimed by this process and this process does not know of.
+
+        Its ids are read first and compared afterwards: a message acknowledged in between is unknown here, but no
+        longer claimed there, and dispatch.lua moves claimed messages only.
+        """
+        self._recover_at = time.monotonic() + RECOVER_SECONDS
+        claims = self.broker.key("__acks__", self.broker.broker_id, self.queue_name)
+        held = {raw.decode() for raw in cast("set[bytes]", self.broker.client.smembers(claims))}
+        for message_id in held - self.broker.claimed:
+            raw = cast("bytes | None", self.broker.client.hget(self.broker.key(self.queue_name, "msgs"), message_id))
+            if raw is None or _decodable(raw):
+                self.broker.do_requeue(self.queue_name, message_id)
+            else:
+                self.broker.do_nack(self.queue_name, message_id)
+
+    def ack(self, message: MessageProxy) -> None:
+        message_id = message.options["redis_message_id"]
+        if message_id in self.broker.unfinished:
+            self.requeue([message])
+            self.broker.unfinished.discard(message_id)
+        else:
+            self._settle(super().ack, message)
+
+    def nack(self, message: MessageProxy) -> None:
+        self._settle(super().nack, message)
+
+    def requeue(self, messages: Sequence[MessageProxy]) -> None:
+        messages = list(messages)
+        super().requeue(messages)
+        for message in messages:
+            self.queued_message_ids.discard(message.message_id)
+            self.broker.claimed.discard(message.options["redis_message_id"])
+
+    def close(self) -> None:
+        """Give back what was fetched and never handed out."""
+        try:
+            self.message_cache = []
+            self.recover()
+        except redis.RedisError as error:
+            log.warning("claims_not_returned", queue=self.queue_name, error=str(error))
+
+    def _settle(self, settle: "_Settle", message: MessageProxy) -> None:
+        try:
+            settle(message)
+        except redis.TimeoutError as error:  # Dramatiq tries again for lost connections alone
+            raise ConnectionClosed(error) from None
+        self.broker.claimed.discard(message.options["redis_message_id"])
+
+
+class _Settle(Protocol):
+    def __call__(self, message: MessageProxy) -> None: ...
+
+
+def _decodable(raw: bytes) -> bool:
+    try:
+        dramatiq.Message.decode(raw)
+    except DecodeError:
+        return False
+    return True
+
+
+def _client(settings: QueueSettings) -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.queue_timeout_seconds,
+        socket_connect_timeout=settings.queue_timeout_seconds,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+    )
+
+
+def events_message(events: Sequence[QueuedEvent]) -> dramatiq.Message[None]:
+    """Make the message that has ``events`` stored."""
+    return dramatiq.Message(
+        queue_name=EVENTS_QUEUE, actor_name=STORE_EVENTS, args=(Payload.of(events),), kwargs={}, options={}
+    )
+
+
+def enqueue_events(settings: QueueSettings, events: Sequence[QueuedEvent]) -> None:
+    """Queue ``events`` and return when they are on disk; for tools, not for the edge.
+
+    Raises QueueUnavailableError.
+    """
+    try:
+        EventBroker(settings).enqueue(events_message(events))
+    except redis.RedisError as error:
+        raise QueueUnavailableError(str(error)) from error
+
+
+def enqueue_message(settings: QueueSettings, raw: bytes) -> None:
+    """Queue a whole message again, as it was found among the dead letters.
+
+    Raises ValueError when this version cannot decode it, QueueUnavailableError when it cannot be queued.
+    """
+    broker = EventBroker(settings)
+    try:
+        broker.enqueue(dramatiq.Message.decode(raw))
+    except DecodeError as error:
+        message = "this version of The Eye cannot decode the message"
+        raise ValueError(message) from error
+    except redis.RedisError as error:
+        raise QueueUnavailableError(str(error)) from error
+
+
+class QueueWriter:
+    """Writes messages from an event loop; for the edge.
+
+    It runs Dramatiq's own enqueue script, so that the layout in Redis stays Dramatiq's affair: its arguments are
+    those of ``RedisBroker._dispatch``. Dramatiq's broker itself would block the loop, or cost two thread switches
+    for every write.
+    """
+
+    _NO_MAINTENANCE: ClassVar[tuple[int, int]] = (0, 1)
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._broker = EventBroker(settings)
+        self._client = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            socket_connect_timeout=settings.queue_timeout_seconds,
+            # Once: a connection that the server closed while idle is found out only by using it.
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._dispatch = self._client.register_script(self._broker.scripts["dispatch"].script)
+
+    async def put(self, events: Sequence[QueuedEvent]) -> None:
+        """Queue ``events`` as one message and return when they are on disk.
+
+        Raises QueueUnavailableError when that was not confirmed within ``queue_timeout_seconds``.
+        """
+        redis_message_id = str(uuid4())
+        message = events_message(events).copy(options={"redis_message_id": redis_message_id})
+        arguments = (
+            "enqueue",
+            time.time_ns() // 1_000_000,
+            EVENTS_QUEUE,
+            self._broker.broker_id,
+            self._broker.heartbeat_timeout,
+            self._broker.dead_message_ttl,
+            *self._NO_MAINTENANCE,
+            redis_message_id,
+            message.encode(),
+        )
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+                await self._dispatch(keys=[self._broker.namespace], args=arguments)
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+
+    async def check(self) -> None:
+        """See that the server answers and puts every write on disk.
+
+        Raises QueueUnavailableError with what is wrong.
+        """
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+                await self._client.ping()
+                if self._settings.queue_require_durable:
+                    await self._check_durable()
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+
+    async def _check_durable(self) -> None:
+        try:
+            found = await self._client.config_get("appendonly", "appendfsync")
+        except redis.ResponseError as error:
+            log.warning("queue_durability_unknown", error=str(error))
+            return
+        wanted = {"appendonly": "yes", "appendfsync": "always"}
+        text = {_text(key): _text(value) for key, value in found.items()}
+        if text != wanted:
+            message = f"the queue may lose events: it has {text} and must have {wanted}"
+            raise QueueUnavailableError(message)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,208 @@
+"""Settings of every process, read once at start from the environment.
+
+A key is ``THE_EYE_`` followed by the field's name in capitals. Addresses are ``host:port`` in one value, and no
+key ends in ``_PORT`` or ``_HOST``: Kubernetes injects variables of that form for each Service, and one named
+``the-eye-api`` would overwrite ours.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "THE_EYE_"
+
+T = TypeVar("T", bound="Group")
+
+
+class SettingsError(Exception):
+    """Raised when a setting cannot be used; its text is one line that names the key and the value."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``host:port``, or ``[host]:port`` for IPv6; port 0 lets the system choose one.
+
+        Raises ValueError with a text that says what was expected.
+        """
+        host, separator, port = text.rpartition(":")
+        if not separator or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - TCP's limit
+            expected = "expected host:port with a port from 0 to 65535"
+            raise ValueError(expected)
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of settings; a subclass's fields are its keys."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read this group's keys from ``environ``; what is absent or empty keeps its default.
+
+        Raises SettingsError for a value that does not fit, and for a required key that is absent.
+        """
+        given: dict[str, Any] = {}
+        for field in msgspec.structs.fields(cls):
+            text = environ.get(PREFIX + field.name.upper(), "")
+            if text:
+                given[field.name] = _convert(field, text)
+            elif field.required:
+                message = f"{PREFIX}{field.name.upper()} is not set"
+                raise SettingsError(message)
+        return cls(**given)
+
+
+def _convert(field: msgspec.structs.FieldInfo, text: str) -> object:
+    try:
+        if field.type is Address:
+            return Address.parse(text)
+        return msgspec.convert(text, field.type, strict=False, dec_hook=_decode)
+    except ValueError as error:
+        key = PREFIX + field.name.upper()
+        message = f"{key}={_shown(key, text)!r} does not fit: {error}"
+        raise SettingsError(message) from error
+
+
+def _decode(type_: type, value: object) -> object:
+    if type_ is Path:
+        return Path(str(value))
+    message = f"{type_} is no type of a setting"
+    raise NotImplementedError(message)
+
+
+def _shown(key: str, text: str) -> str:
+    """Keep passwords, which stand in URLs, out of error texts."""
+    return "..." if key.endswith("_URL") else text
+
+
+class StoreSettings(Group):
+    """PostgreSQL."""
+
+    database_url: Annotated[str, Meta(pattern="^postgres(ql)?://")]
+    """libpq connection URI. A Unix socket is given as ``postgresql://user@/database?host=/directory``."""
+
+    database_connect_seconds: Seconds = 5.0
+    """Deadline of one attempt to connect."""
+
+    database_statement_seconds: Seconds = 10.0
+    """Deadline of one statement of a reader (``GET``); the worker's writes have their own, longer one."""
+
+
+class QueueSettings(Group):
+    """Redis or Valkey, which holds accepted events until a worker has stored them."""
+
+    redis_url: Annotated[str, Meta(pattern="^(redis|rediss|unix)://")]
+    """``redis://``, ``rediss://`` or ``unix:///path/to/socket``."""
+
+    queue_namespace: Annotated[str, Meta(min_length=1, max_length=64)] = "the-eye"
+    """Prefix of every key, so that several installations can share one server."""
+
+    queue_timeout_seconds: Seconds = 5.0
+    """Deadline of one command; past it the sender gets 503, and the event may or may not have been queued."""
+
+    queue_require_durable: bool = True
+    """Refuse to answer 202 on a server known not to fsync every write (``appendonly yes``, ``appendfsync always``).
+
+    A server that hides its configuration is trusted, with a warning."""
+
+    worker_heartbeat_seconds: Seconds = 5.0
+    """A worker that was silent for this long is taken for dead and its messages go back to the queue. Dramatiq's
+    60 s left a killed worker's events missing for minutes. Clocks of worker machines must agree to less than this."""
+
+
+class ApiSettings(Group):
+    """The HTTP edge."""
+
+    api_listen: Address = Address("127.0.0.1", 8000)
+    api_metrics_listen: Address = Address("127.0.0.1", 9100)
+    """``/metrics``, on a port of its own so that it is never reachable through the ingress."""
+
+    token_refresh_seconds: Annotated[float, Meta(gt=0, le=8)] = 3.0
+    """How often the live tokens are read. At most 8, because a revoked token must stop working within 10 seconds."""
+
+    group_max_events: Positive = 500
+    """The most events that one write to the queue carries, beyond one request's own."""
+
+    group_max_bytes: Positive = 4 * 1024 * 1024
+    """The most payload bytes that one write carries, beyond one request's own; bounds a worker's memory."""
+
+    pending_max_bytes: Positive = 64 * 1024 * 1024
+    """Payload bytes that may wait for a write; beyond it 503 at once, so that a slow queue cannot exhaust memory."""
+
+    body_seconds: Seconds = 30.0
+    """How long a sender may take over a request's body; past it 408."""
+
+    database_pool_size: Positive = 8
+    """Connections for readers."""
+
+    api_shutdown_seconds: Seconds = 20.0
+    """How long requests may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
+
+
+class RuleSettings(Group):
+    """Where the rules come from and what is built in."""
+
+    rules_dir: Path | None = None
+    """Directory of ValidatorRule manifests; without one no rules are in force."""
+
+    rules_poll_seconds: Seconds = 0.5
+    """How often the directory is looked at. A change is taken once two looks agree, so that a file that is still
+    being written is not read by half."""
+
+    future_tolerance_seconds: Annotated[float, Meta(ge=0)] = 300.0
+    """How far an event's timestamp may lie after its arrival before that is a violation."""
+
+    @property
+    def future_tolerance(self) -> timedelta:
+        """``future_tolerance_seconds`` as a duration."""
+        return timedelta(seconds=self.future_tolerance_seconds)
+
+
+class WorkerSettings(Group):
+    """The worker process."""
+
+    worker_threads: Annotated[int, Meta(ge=1, le=64)] = 4
+    worker_metrics_listen: Address = Address("127.0.0.1", 9101)
+    """``/metrics``, ``/ruleset`` and ``/healthz``."""
+
+    worker_write_seconds: Seconds = 60.0
+    """Deadline of one statement that stores events; past it the message is tried again."""
+
+    worker_shutdown_seconds: Seconds = 25.0
+    """How long a message in work may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
+
+
+class RetentionSettings(Group):
+    """What ``the-eye maintain`` keeps."""
+
+    retention_days: Positive = 90
+    """Partitions older than this are dropped."""
+
+    partitions_ahead_days: Positive = 7
+    """Partitions are made this far ahead; maintenance that fails for less than this does no harm."""
+
+
+class LogSettings(Group):
+    """Logs go to standard error."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """``auto``: readable on a terminal, JSON elsewhere."""
