@@ -29,7 +29,7 @@ test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
 lint: $(VENV)/.dev typecheck ## Check style, types, imports and pins
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@! grep -nE '://|--(extra-)?index-url|--find-links|--trusted-host' requirements/*.txt \
 		|| { echo 'requirements/*.txt name no package index: each machine has its own' >&2; exit 1; }
 
