@@ -58,7 +58,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
 
 def _close_if_unanswered(pgconn: pq.abc.PGconn, error: psycopg.OperationalError) -> None:
     """Close a connection whose statement is still running: an answer that comes later belongs to nobody."""
-    if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+    if error.sqlstate is None and pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
         pgconn.finish()
         message = "the database did not answer in time"
         raise psycopg.OperationalError(message) from error

@@ -1,0 +1,147 @@
+"""What could not be stored, set aside until someone replays or discards it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.rows import class_row
+
+MAX_ERROR_CHARACTERS = 2_000
+
+REPLAY_ROWS = 100
+REPLAY_BYTES = 4 * 1024 * 1024
+"""What is replayed at once, beyond a single row's own size."""
+
+AnyConnection = psycopg.Connection[Any]
+Kind = Literal["event", "message"]
+
+
+class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event, or one message of the queue that cannot even be read, that cannot be stored."""
+
+    kind: Kind
+    code: str
+    """Stable name of what is wrong."""
+    error: str
+    """For people; cut at MAX_ERROR_CHARACTERS."""
+    original: bytes
+    """The sender's bytes of an event, or the whole message."""
+    event_id: UUID | None = None
+    application_id: int | None = None
+    received_at: datetime | None = None
+    """These three are set for every event."""
+    queue_id: str | None = None
+    """Unique place in the queue: what was set aside from there is not set aside again."""
+
+
+class DeadEntry(msgspec.Struct, frozen=True):
+    """A row of ``dead_events``; ``original`` is read only where it is asked for."""
+
+    id: int
+    kind: Kind
+    died_at: datetime
+    event_id: UUID | None
+    application_id: int | None
+    application: str | None
+    received_at: datetime | None
+    code: str
+    error: str
+    size: int
+    """Bytes of the original."""
+    original: bytes = b""
+
+
+def set_aside(connection: AnyConnection, dead: Sequence[DeadEvent]) -> int:
+    """Store what cannot be stored otherwise, all or nothing; count those that were not set aside before."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO dead_events (kind, event_id, application_id, received_at, code, error, original, queue_id)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (queue_id) DO NOTHING""",
+            [
+                (
+                    entry.kind,
+                    entry.event_id,
+                    entry.application_id,
+                    entry.received_at,
+                    _storable(entry.code),
+                    _storable(entry.error),
+                    entry.original,
+                    entry.queue_id,
+                )
+                for entry in dead
+            ],
+        )
+        return cursor.rowcount
+
+
+def _storable(text: str) -> str:
+    """Make any text one that PostgreSQL holds: an error may quote what could not be stored."""
+    return text[:MAX_ERROR_CHARACTERS].replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+_COLUMNS = """d.id, d.kind, d.died_at, d.event_id, d.application_id, a.name AS application, d.received_at,
+              d.code, d.error, octet_length(d.original) AS size"""
+_FROM = "FROM dead_events d LEFT JOIN applications a ON a.id = d.application_id"
+
+
+def list_dead(connection: AnyConnection, limit: int) -> list[DeadEntry]:
+    """List the newest first, without their originals."""
+    query = f"SELECT {_COLUMNS} {_FROM} ORDER BY d.id DESC LIMIT %s"
+    return connection.cursor(row_factory=class_row(DeadEntry)).execute(query, (limit,)).fetchall()
+
+
+def read_dead(connection: AnyConnection, dead_id: int) -> DeadEntry | None:
+    """Read one with its original."""
+    query = f"SELECT {_COLUMNS}, d.original {_FROM} WHERE d.id = %s"
+    return connection.cursor(row_factory=class_row(DeadEntry)).execute(query, (dead_id,)).fetchone()
+
+
+def discard(connection: AnyConnection, dead_id: int) -> bool:
+    """Delete one for good; false when there is none of this id."""
+    return connection.execute("DELETE FROM dead_events WHERE id = %s", (dead_id,)).rowcount > 0
+
+
+def replay(connection: AnyConnection, ids: Sequence[int], enqueue: Callable[[Sequence[DeadEntry]], None]) -> list[int]:
+    """Hand dead events to ``enqueue``, which returns once they are queued durably, then delete them.
+
+    In this order a crash in between makes a duplicate, which the store absorbs, and never a loss. Returns the ids that
+    were replayed: not those that are gone or being replayed by someone else.
+    """
+    query = f"SELECT {_COLUMNS}, d.original {_FROM} WHERE d.id = ANY(%s) ORDER BY d.id FOR UPDATE OF d SKIP LOCKED"
+    with connection.transaction():
+        entries = connection.cursor(row_factory=class_row(DeadEntry)).execute(query, (list(ids),)).fetchall()
+        if entries:
+            enqueue(entries)
+        found = [entry.id for entry in entries]
+        connection.execute("DELETE FROM dead_events WHERE id = ANY(%s)", (found,))
+    return found
+
+
+def batches(connection: AnyConnection) -> Iterator[list[int]]:
+    """Go through the ids of all that are dead now, oldest first, in batches fit for ``replay``.
+
+    What dies again meanwhile is not met again, so that a replay of all ends.
+    """
+    row = connection.execute("SELECT coalesce(max(id), 0) FROM dead_events").fetchone()
+    last, after = (row[0] if row else 0), 0
+    while batch := _batch(connection, after, last):
+        yield batch
+        after = batch[-1]
+
+
+def _batch(connection: AnyConnection, after: int, last: int) -> list[int]:
+    rows = connection.execute(
+        "SELECT id, octet_length(original) FROM dead_events WHERE id > %s AND id <= %s ORDER BY id LIMIT %s",
+        (after, last, REPLAY_ROWS),
+    )
+    batch: list[int] = []
+    total = 0
+    for dead_id, size in rows:
+        total += size
+        if batch and total > REPLAY_BYTES:
+            break
+        batch.append(dead_id)
+    return batch
