@@ -108,8 +108,9 @@ def data_faults(data: Raw) -> tuple[Fault, ...]:
 
 
 def decode_data(data: bytes) -> dict[str, Any]:
-    """Decode ``data`` for the rules, which compute in doubles: digits beyond their precision are lost here, not
-    in the store. A number beyond the range of a double becomes an infinity.
+    """Decode ``data`` for the rules, which compute in doubles.
+
+    Digits beyond a double's precision are lost here, not in the store; a number beyond its range becomes an infinity.
     """
     try:
         return cast("dict[str, Any]", _decode_any(data))
@@ -218,7 +219,11 @@ _FIELD_CHECKS: dict[str, tuple[Any, str, str]] = {
     "session_id": (UUID, "invalid_uuid", "session_id is a UUID"),
     "category": (Label, "invalid_length", "category has 1 to 255 characters"),
     "name": (Label, "invalid_length", "name has 1 to 255 characters"),
-    "timestamp": (datetime, "invalid_timestamp", "timestamp is a date and time as in RFC 3339, such as 2023-01-01T09:15:27.243860Z"),
+    "timestamp": (
+        datetime,
+        "invalid_timestamp",
+        "timestamp is a date and time as in RFC 3339, such as 2023-01-01T09:15:27.243860Z",
+    ),
     "data": (Raw, "invalid_type", "data is a JSON object"),
 }
 _REQUIRED = tuple(field for field in _FIELD_CHECKS if field != "event_id")

@@ -14,7 +14,7 @@ One Dramatiq message carries many events. Dramatiq's own defaults are for tasks 
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol, cast
 from uuid import uuid4
 
@@ -129,7 +129,7 @@ class EnvelopeEncoder(Encoder):
         }
 
 
-class Unfinished(DramatiqRetry):  # noqa: N818 - no error: the message goes back to its queue
+class Unfinished(DramatiqRetry):
     """Raised by an actor that must stop before its message is done."""
 
 
@@ -155,7 +155,7 @@ class EventBroker(RedisBroker):
 
     def __init__(self, settings: QueueSettings) -> None:
         dramatiq.set_encoder(EnvelopeEncoder())
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             client=_client(settings),
             middleware=[_KeepUnfinished()],
             namespace=settings.queue_namespace,
@@ -170,6 +170,7 @@ class EventBroker(RedisBroker):
 
     @property
     def consumer_class(self) -> type[Consumer]:
+        """What ``consume`` makes."""
         return EventConsumer
 
     def key(self, *parts: str) -> str:
@@ -183,16 +184,16 @@ class EventConsumer(_RedisConsumer):
     broker: EventBroker
 
     def __init__(self, broker: EventBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._recover_at = 0.0
 
     def __next__(self) -> MessageProxy | None:
         try:
             if not self.message_cache and time.monotonic() >= self._recover_at:
                 self.recover()
-            message: MessageProxy | None = super().__next__()
-        except DecodeError:
-            log.error("message_not_decoded", queue=self.queue_name)
+            message: MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call]
+        except DecodeError:  # its text holds the message
+            log.error("message_not_decoded", queue=self.queue_name)  # noqa: TRY400
             self._recover_at = 0.0
             return None
         except redis.TimeoutError as error:
@@ -218,6 +219,7 @@ class EventConsumer(_RedisConsumer):
                 self.broker.do_nack(self.queue_name, message_id)
 
     def ack(self, message: MessageProxy) -> None:
+        """Remove a message that is done, and put one that is not back at the end of its queue."""
         message_id = message.options["redis_message_id"]
         if message_id in self.broker.unfinished:
             self.requeue([message])
@@ -226,11 +228,13 @@ class EventConsumer(_RedisConsumer):
             self._settle(super().ack, message)
 
     def nack(self, message: MessageProxy) -> None:
+        """Make a dead letter of a message."""
         self._settle(super().nack, message)
 
-    def requeue(self, messages: Sequence[MessageProxy]) -> None:
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Put messages back at the end of their queue."""
         messages = list(messages)
-        super().requeue(messages)
+        super().requeue(messages)  # type: ignore[no-untyped-call]
         for message in messages:
             self.queued_message_ids.discard(message.message_id)
             self.broker.claimed.discard(message.options["redis_message_id"])
@@ -380,5 +384,5 @@ class QueueWriter:
         await self._client.aclose()
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

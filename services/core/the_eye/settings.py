@@ -93,7 +93,7 @@ def _shown(key: str, text: str) -> str:
     return "..." if key.endswith("_URL") else text
 
 
-class StoreSettings(Group):
+class StoreSettings(Group, frozen=True, kw_only=True):
     """PostgreSQL."""
 
     database_url: Annotated[str, Meta(pattern="^postgres(ql)?://")]
@@ -106,7 +106,7 @@ class StoreSettings(Group):
     """Deadline of one statement of a reader (``GET``); the worker's writes have their own, longer one."""
 
 
-class QueueSettings(Group):
+class QueueSettings(Group, frozen=True, kw_only=True):
     """Redis or Valkey, which holds accepted events until a worker has stored them."""
 
     redis_url: Annotated[str, Meta(pattern="^(redis|rediss|unix)://")]
@@ -128,7 +128,7 @@ class QueueSettings(Group):
     60 s left a killed worker's events missing for minutes. Clocks of worker machines must agree to less than this."""
 
 
-class ApiSettings(Group):
+class ApiSettings(Group, frozen=True, kw_only=True):
     """The HTTP edge."""
 
     api_listen: Address = Address("127.0.0.1", 8000)
@@ -157,7 +157,7 @@ class ApiSettings(Group):
     """How long requests may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
 
 
-class RuleSettings(Group):
+class RuleSettings(Group, frozen=True, kw_only=True):
     """Where the rules come from and what is built in."""
 
     rules_dir: Path | None = None
@@ -176,7 +176,7 @@ class RuleSettings(Group):
         return timedelta(seconds=self.future_tolerance_seconds)
 
 
-class WorkerSettings(Group):
+class WorkerSettings(Group, frozen=True, kw_only=True):
     """The worker process."""
 
     worker_threads: Annotated[int, Meta(ge=1, le=64)] = 4
@@ -190,7 +190,7 @@ class WorkerSettings(Group):
     """How long a message in work may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
 
 
-class RetentionSettings(Group):
+class RetentionSettings(Group, frozen=True, kw_only=True):
     """What ``the-eye maintain`` keeps."""
 
     retention_days: Positive = 90
@@ -200,7 +200,7 @@ class RetentionSettings(Group):
     """Partitions are made this far ahead; maintenance that fails for less than this does no harm."""
 
 
-class LogSettings(Group):
+class LogSettings(Group, frozen=True, kw_only=True):
     """Logs go to standard error."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,1 @@
+"""The HTTP edge of The Eye: accepts events and shows them."""

@@ -1,0 +1,172 @@
+"""The application of the edge, put together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from litestar import Litestar, Request, Response, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, License, SecurityScheme
+from litestar.static_files import create_static_files_router
+
+from the_eye.queue import QueueUnavailableError, QueueWriter
+from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
+from the_eye.store.applications import live_tokens
+from the_eye.store.connect import AsyncPool, make_async_pool
+from the_eye.tokens import Caller, Scope
+from the_eye_api import swagger
+from the_eye_api.auth import Tokens, TokenSnapshot
+from the_eye_api.edge import Edge, internal_error
+from the_eye_api.group_commit import GroupCommit
+from the_eye_api.ingest import Ingest
+from the_eye_api.ingest_docs import document_ingest
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem, unavailable
+from the_eye_api.queries import query_handlers
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
+
+log = structlog.get_logger(__name__)
+
+
+class Api:
+    """What the edge is made of; lives as long as its process."""
+
+    def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings) -> None:
+        self.queue = QueueWriter(queue)
+        self.pool: AsyncPool = make_async_pool(store, "the-eye api", settings.database_pool_size)
+        self.tokens = TokenSnapshot(self._read_tokens, settings.token_refresh_seconds)
+        self.group_commit = GroupCommit(
+            self.queue.put,
+            max_events=settings.group_max_events,
+            max_bytes=settings.group_max_bytes,
+            pending_max_bytes=settings.pending_max_bytes,
+        )
+        self.asgi: ASGIApp = Edge(
+            self._litestar(), self.tokens, Ingest(self.group_commit), body_seconds=settings.body_seconds
+        )
+
+    async def _read_tokens(self) -> Tokens:
+        async with self.pool.connection() as connection:
+            return await live_tokens(connection)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        await self.pool.open()
+        await self.tokens.refresh()
+        refreshing = asyncio.create_task(self.tokens.keep_fresh())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await self.group_commit.drain()
+            await self.queue.close()
+            await self.pool.close()
+
+    def _litestar(self) -> Litestar:
+        app = Litestar(
+            route_handlers=[
+                healthz,
+                readyz,
+                *query_handlers,
+                create_static_files_router(
+                    path=swagger.ASSETS_PATH,
+                    directories=[swagger.assets_directory()],
+                    name="swagger-ui",
+                    include_in_schema=False,
+                ),
+            ],
+            dependencies={
+                "api": Provide(lambda: self, sync_to_thread=False),
+                "pool": Provide(lambda: self.pool, sync_to_thread=False),
+                "caller": Provide(self._reader, sync_to_thread=False),
+            },
+            exception_handlers={
+                ProblemError: _problem_response,
+                HTTPException: _http_response,
+                Exception: _fault_response,
+            },
+            lifespan=[self._lifespan],
+            openapi_config=_openapi_config(),
+            logging_config=None,
+        )
+        document_ingest(app.openapi_schema)
+        return app
+
+    def _reader(self, request: Request[Any, Any, Any]) -> Caller:
+        """Who asks to read events."""
+        return self.tokens.authorize(request.headers.get("authorization", ""), Scope.READ, Scope.ADMIN)
+
+
+@get("/healthz", sync_to_thread=False, include_in_schema=False)
+def healthz() -> dict[str, str]:
+    """Say that the process runs: a restart would not help against what is away."""
+    return {"status": "ok"}
+
+
+@get("/readyz", include_in_schema=False)
+async def readyz(api: Api) -> dict[str, str]:
+    """Say that events can be accepted."""
+    if not api.tokens.loaded:
+        raise unavailable("tokens_not_loaded", "Tokens were not read yet: the database did not answer.")
+    try:
+        await api.queue.check()
+    except QueueUnavailableError as error:
+        log.warning("not_ready", error=str(error))
+        raise unavailable(
+            "queue_unavailable", "The queue does not answer, or does not put every write on disk."
+        ) from error
+    return {"status": "ready"}
+
+
+def _response(error: ProblemError) -> Response[Problem]:
+    return Response(
+        error.problem, status_code=error.problem.status, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE
+    )
+
+
+def _problem_response(_: Request[Any, Any, Any], error: ProblemError) -> Response[Problem]:
+    return _response(error)
+
+
+def _http_response(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """Give the framework's own errors the one shape; their texts can tell of internals and stay out."""
+    status = HTTPStatus(error.status_code)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", exc_info=error)
+        return _response(internal_error())
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return _response(problem(status, status.name.lower(), headers=headers))
+
+
+def _fault_response(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    log.error("request_failed", route=request.url.path, exc_info=error)
+    return _response(internal_error())
+
+
+def _openapi_config() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="The Eye",
+        version=version("the-eye"),
+        description="Send events and read them back with their verdicts. Every error is problem details (RFC 9457).",
+        license=License(name="Apache-2.0", identifier="Apache-2.0"),
+        path="/api/schema",
+        components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"token": []}],
+        render_plugins=[
+            SwaggerRenderPlugin(
+                path="/swagger-ui",
+                js_url=f"{swagger.ASSETS_PATH}/swagger-ui-bundle.js",
+                css_url=f"{swagger.ASSETS_PATH}/swagger-ui.css",
+                standalone_preset_js_url=f"{swagger.ASSETS_PATH}/swagger-ui-standalone-preset.js",
+                favicon=f'<link rel="icon" href="{swagger.ASSETS_PATH}/favicon-32x32.png">',
+            )
+        ],
+    )

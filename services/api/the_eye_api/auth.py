@@ -1,0 +1,75 @@
+"""Who may do what: bearer tokens, looked up in a snapshot that never costs a request a database read."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import psycopg
+import structlog
+
+from the_eye.tokens import Caller, Scope, token_hash
+from the_eye_api.problems import ProblemError, problem, unavailable
+
+Tokens = Mapping[bytes, Caller]
+"""Live tokens by their hash."""
+
+log = structlog.get_logger(__name__)
+
+
+class TokenSnapshot:
+    """The live tokens, read again every ``refresh_seconds``.
+
+    While the database is away the last snapshot stays in force: accepting does not depend on PostgreSQL.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[Tokens]], refresh_seconds: float) -> None:
+        self._read = read
+        self._refresh_seconds = refresh_seconds
+        self._tokens: Tokens | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether tokens were ever read; before that no request can be told from another."""
+        return self._tokens is not None
+
+    async def refresh(self) -> None:
+        """Read the tokens once; what cannot be read is logged and tried again later."""
+        try:
+            self._tokens = await self._read()
+        except (psycopg.Error, OSError) as error:
+            log.warning("tokens_not_refreshed", error=str(error))
+
+    async def keep_fresh(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self._refresh_seconds)
+
+    def authorize(self, authorization: str, *scopes: Scope) -> Caller:
+        """Find who sent the ``Authorization`` header and see that one of ``scopes`` is granted.
+
+        Raises ProblemError: 401 without a live token, 403 without the scope, 503 before any snapshot.
+        """
+        if self._tokens is None:
+            raise unavailable("tokens_not_loaded", "Tokens cannot be checked yet.")
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _unauthorized("missing_token", "Send a token: Authorization: Bearer <token>", "")
+        caller = self._tokens.get(token_hash(token.strip()))
+        if caller is None or (caller.expires_at is not None and caller.expires_at <= datetime.now(UTC)):
+            raise _unauthorized("invalid_token", "The token is unknown, expired or revoked.", ', error="invalid_token"')
+        if not caller.may(*scopes):
+            raise _forbidden(scopes)
+        return caller
+
+
+def _unauthorized(code: str, detail: str, challenge: str) -> ProblemError:
+    headers = {"WWW-Authenticate": f'Bearer realm="the-eye"{challenge}'}
+    return problem(HTTPStatus.UNAUTHORIZED, code, detail, headers=headers)
+
+
+def _forbidden(scopes: tuple[Scope, ...]) -> ProblemError:
+    wanted = " or ".join(scopes)
+    headers = {"WWW-Authenticate": f'Bearer realm="the-eye", error="insufficient_scope", scope="{" ".join(scopes)}"'}
+    return problem(HTTPStatus.FORBIDDEN, "insufficient_scope", f"The token lacks the scope {wanted}.", headers=headers)

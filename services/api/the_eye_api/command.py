@@ -1,0 +1,59 @@
+"""``the-eye api``: one process that accepts events and shows them."""
+
+import socket
+
+import click
+import structlog
+import uvicorn
+
+from the_eye.diagnostics import DiagnosticsServer
+from the_eye.logs import configure_logging
+from the_eye.settings import Address, ApiSettings, LogSettings, QueueSettings, SettingsError, StoreSettings
+from the_eye_api.app import Api
+
+BACKLOG = 2048
+
+log = structlog.get_logger(__name__)
+
+
+@click.command()
+def api() -> None:
+    """Accept events over HTTP and show them."""
+    configure_logging(LogSettings.load())
+    settings = ApiSettings.load()
+    edge = Api(settings, QueueSettings.load(), StoreSettings.load())
+    diagnostics = DiagnosticsServer(settings.api_metrics_listen, {})
+    listening = listen(settings.api_listen)
+    diagnostics.start()
+    log.info("api_started", listen=str(settings.api_listen), metrics=str(diagnostics.address))
+    uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
+    diagnostics.stop()
+    log.info("api_stopped")
+
+
+def listen(address: Address) -> socket.socket:
+    """Bind before anything else starts.
+
+    Raises SettingsError when the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        message = f"cannot listen on {address} (THE_EYE_API_LISTEN): {error.strerror}"
+        raise SettingsError(message) from error
+
+
+def _config(edge: Api, settings: ApiSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        edge.asgi,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(settings.api_shutdown_seconds),
+    )

@@ -1,0 +1,123 @@
+"""The express lane for events: requests that send them never enter the framework.
+
+Litestar's ordinary handler costs more than everything else that accepting an event takes. It serves every other
+route; this module's ASGI application stands before it and passes on what is not its own.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from the_eye.event import MAX_EVENT_BYTES
+from the_eye.tokens import Caller
+from the_eye.tokens import Scope as TokenScope
+from the_eye_api import metrics
+from the_eye_api.auth import TokenSnapshot
+from the_eye_api.body import ClientDisconnectedError, read_body
+from the_eye_api.ingest import MAX_BATCH_BYTES, Ingest, split_array, split_lines
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, problem
+
+NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+JSON_TYPES = frozenset({"application/json"})
+
+Headers = Mapping[bytes, bytes]
+Accept = Callable[[Caller, Headers, Receive], Awaitable[msgspec.Struct]]
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """An ASGI application that accepts events and hands every other request to ``rest``."""
+
+    def __init__(self, rest: ASGIApp, tokens: TokenSnapshot, ingest: Ingest, *, body_seconds: float) -> None:
+        self._rest = rest
+        self._tokens = tokens
+        self._ingest = ingest
+        self._body_seconds = body_seconds
+        self._routes: dict[str, tuple[str, Accept]] = {
+            "/events": ("/events", self._accept_one),
+            "/events/": ("/events", self._accept_one),
+            "/events/batch": ("/events/batch", self._accept_batch),
+            "/events/batch/": ("/events/batch", self._accept_batch),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        found = self._routes.get(scope.get("path", "")) if scope.get("method") == "POST" else None
+        if found is not None:
+            route, accept = found
+            with metrics.IN_FLIGHT.track_inprogress():
+                await self._respond(route, accept, dict(scope["headers"]), receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+    async def _respond(self, route: str, accept: Accept, headers: Headers, receive: Receive, send: Send) -> None:
+        start = time.perf_counter()
+        try:
+            caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
+            answer = await accept(caller, headers, receive)
+            status = HTTPStatus.ACCEPTED.value
+            await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)
+        except ProblemError as error:
+            status = error.problem.status
+            await send_problem(send, error)
+        except ClientDisconnectedError:
+            status = 499  # as nginx calls it: nobody is there to read a status
+        except Exception:
+            log.exception("request_failed", route=route)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR.value
+            await send_problem(send, internal_error())
+        metrics.REQUESTS.labels(route, status).inc()
+        metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - start)
+
+    async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
+        _media_type(headers, JSON_TYPES)
+        body = await read_body(headers, receive, limit=MAX_EVENT_BYTES, seconds=self._body_seconds)
+        return await self._ingest.accept_one(caller, body)
+
+    async def _accept_batch(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
+        media_type = _media_type(headers, JSON_TYPES | NDJSON_TYPES)
+        body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, seconds=self._body_seconds)
+        split = split_lines if media_type in NDJSON_TYPES else split_array
+        return await self._ingest.accept_batch(caller, split(body))
+
+
+def _media_type(headers: Headers, supported: frozenset[str]) -> str:
+    """Tell the body's media type; without a header it is JSON. Raises ProblemError: 415."""
+    stated = headers.get(b"content-type", b"application/json").decode("latin-1")
+    media_type = stated.partition(";")[0].strip().lower()
+    if media_type not in supported:
+        accepted = ", ".join(sorted(supported))
+        detail = f"Content-Type is one of: {accepted}."
+        raise problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail, headers={"Accept": accepted})
+    return media_type
+
+
+def internal_error() -> ProblemError:
+    """Say that the fault is ours; what it is stands in the log alone."""
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The fault is ours and was logged.")
+
+
+_JSON_HEADERS = [(b"content-type", b"application/json")]
+
+
+async def send_problem(send: Send, error: ProblemError) -> None:
+    """Answer with problem details."""
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
+    headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
+    await _send(send, error.problem.status, msgspec.json.encode(error.problem), headers)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    start: Any = {"type": "http.response.start", "status": status, "headers": [*headers, _content_length(body)]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _content_length(body: bytes) -> tuple[bytes, bytes]:
+    return (b"content-length", str(len(body)).encode())

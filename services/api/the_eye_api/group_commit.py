@@ -1,0 +1,99 @@
+"""Group commit: while one write to the queue is in flight, the events of other requests gather for the next.
+
+There is no timer: at low load nothing waits, at high load hundreds of events share one fsync.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from the_eye.queue import QueuedEvent, QueueUnavailableError
+from the_eye_api import metrics
+
+Write = Callable[[Sequence[QueuedEvent]], Awaitable[None]]
+"""Puts events on disk in the queue, or raises QueueUnavailableError."""
+
+
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    events: Sequence[QueuedEvent]
+    size: int
+    """Payload bytes."""
+    done: asyncio.Future[None]
+
+
+class GroupCommit:
+    """Writes the events of many requests together; belongs to one event loop."""
+
+    def __init__(self, write: Write, *, max_events: int, max_bytes: int, pending_max_bytes: int) -> None:
+        self._write = write
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._pending_max_bytes = pending_max_bytes
+        self._waiting: deque[_Waiting] = deque()
+        self._pending_bytes = 0
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def commit(self, events: Sequence[QueuedEvent]) -> None:
+        """Return when ``events`` are on disk in the queue.
+
+        Raises QueueUnavailableError when that is not certain: they may have been queued all the same.
+        """
+        size = sum(len(event.body) for event in events)
+        if self._pending_bytes + size > self._pending_max_bytes:
+            message = "too many events wait for the queue"
+            raise QueueUnavailableError(message)
+        waiting = _Waiting(events, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._pending_bytes += size
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        await waiting.done
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more."""
+        while self._flushing is not None:
+            await self._flushing
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                await self._write_group(self._next_group())
+        finally:
+            self._flushing = None
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take as many requests as fit, and one at least: a request's events are never torn apart."""
+        group: list[_Waiting] = []
+        count = size = 0
+        while self._waiting:
+            head = self._waiting[0]
+            count += len(head.events)
+            size += head.size
+            if group and (count > self._max_events or size > self._max_bytes):
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _write_group(self, group: list[_Waiting]) -> None:
+        events = [event for waiting in group for event in waiting.events]
+        try:
+            with metrics.GROUP_SECONDS.time():
+                await self._write(events)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            metrics.QUEUE_ERRORS.inc()
+            self._answer(group, error)
+        else:
+            metrics.GROUP_EVENTS.observe(len(events))
+            self._answer(group, None)
+
+    def _answer(self, group: list[_Waiting], error: Exception | None) -> None:
+        for waiting in group:
+            self._pending_bytes -= waiting.size
+            if waiting.done.done():  # its request was cancelled
+                continue
+            if error is None:
+                waiting.done.set_result(None)
+            else:
+                waiting.done.set_exception(error)

@@ -1,0 +1,156 @@
+"""Accepting events: from a request's body to events on disk in the queue."""
+
+import time
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from io import BytesIO
+from itertools import islice
+
+import msgspec
+import uuid_utils
+from msgspec import UNSET, Raw, UnsetType
+
+from the_eye.event import Fault, SentEvent, parse_event
+from the_eye.queue import QueuedEvent, QueueUnavailableError
+from the_eye.tokens import Caller
+from the_eye_api import metrics
+from the_eye_api.group_commit import GroupCommit
+from the_eye_api.problems import ProblemError, malformed, problem, unavailable
+
+MAX_BATCH_EVENTS = 1_000
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_FAULTS = 1_000
+"""The most faults that one answer lists."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """Answer to one event: it is on disk in the queue."""
+
+    event_id: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An event of a batch that was not accepted."""
+
+    index: int
+    """Its place in the batch, counted from 0."""
+    errors: tuple[Fault, ...]
+
+
+class BatchAccepted(msgspec.Struct, frozen=True):
+    """Answer to a batch: the accepted events are on disk in the queue."""
+
+    accepted: int
+    refused: list[Refused]
+
+
+class Ingest:
+    """Accepts events of callers that were authorized."""
+
+    def __init__(self, group_commit: GroupCommit) -> None:
+        self._group_commit = group_commit
+
+    async def accept_one(self, caller: Caller, body: bytes) -> Accepted:
+        """Accept a single event. Raises ProblemError: 400, 503."""
+        sent = parse_event(body)
+        if isinstance(sent, tuple):
+            metrics.REFUSED.labels(sent[0].code).inc()
+            raise malformed(sent)
+        event = _queued(caller, sent, body, time.time_ns() // 1_000)
+        await self._commit([event])
+        return Accepted(str(uuid_utils.UUID(bytes=event.event_id)))
+
+    async def accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
+        """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 503."""
+        if not bodies:
+            raise malformed((Fault("$", "empty_batch", "a batch has at least one event"),))
+        accepted, refused = _sort(caller, bodies)
+        for one in refused:
+            metrics.REFUSED.labels(one.errors[0].code).inc()
+        if not accepted:
+            raise malformed(
+                tuple(islice(_indexed(refused), MAX_FAULTS)), "The batch has no event that can be accepted."
+            )
+        await self._commit(accepted)
+        return BatchAccepted(len(accepted), refused)
+
+    async def _commit(self, events: Sequence[QueuedEvent]) -> None:
+        try:
+            await self._group_commit.commit(events)
+        except QueueUnavailableError as error:
+            raise queue_unavailable() from error
+        metrics.ACCEPTED.inc(len(events))
+
+
+def split_array(body: bytes) -> list[Raw]:
+    """Take a JSON array of at most ``MAX_BATCH_EVENTS`` apart. Raises ProblemError: 400, 413."""
+    try:
+        places = msgspec.structs.astuple(_decode_batch(body))
+    except RecursionError as error:
+        raise malformed((Fault("$", "too_deep", "the batch is nested too deep"),)) from error
+    except msgspec.ValidationError as error:
+        if "at most length" in str(error):
+            raise _too_many_events() from error
+        raise malformed((Fault("$", "invalid_type", "a batch is a JSON array of events"),)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed((Fault("$", "malformed_json", str(error)),)) from error
+    return [place for place in places if place is not UNSET]
+
+
+def split_lines(body: bytes) -> list[Raw]:
+    """Take NDJSON of at most ``MAX_BATCH_EVENTS`` apart; empty lines are no events. Raises ProblemError: 413."""
+    lines = (line for line in BytesIO(body) if not line.isspace())
+    bodies = [Raw(line) for line in islice(lines, MAX_BATCH_EVENTS + 1)]
+    if len(bodies) > MAX_BATCH_EVENTS:
+        raise _too_many_events()
+    return bodies
+
+
+# A struct of so many places, not a list: decoding stops at the first event too many, where a list would first make
+# an object of each of the millions of values that fit into a body.
+_Batch = msgspec.defstruct(
+    "_Batch",
+    [(f"event_{index}", Raw | UnsetType, UNSET) for index in range(MAX_BATCH_EVENTS)],
+    array_like=True,
+    forbid_unknown_fields=True,
+    frozen=True,
+)
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+
+
+def _too_many_events() -> ProblemError:
+    detail = f"A batch has at most {MAX_BATCH_EVENTS} events."
+    return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_events", detail)
+
+
+def _sort(caller: Caller, bodies: Iterable[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
+    received_at = time.time_ns() // 1_000
+    accepted: list[QueuedEvent] = []
+    refused: list[Refused] = []
+    for index, body in enumerate(bodies):
+        sent = parse_event(body)
+        if isinstance(sent, tuple):
+            refused.append(Refused(index, sent))
+        else:
+            accepted.append(_queued(caller, sent, bytes(body), received_at))
+    return accepted, refused
+
+
+def _queued(caller: Caller, sent: SentEvent, body: bytes, received_at: int) -> QueuedEvent:
+    """Give the event its id before it is written: delivered twice, it is still the same event."""
+    event_id = uuid_utils.uuid7().bytes if sent.event_id is UNSET else sent.event_id.bytes
+    return QueuedEvent(event_id, caller.application_id, caller.application, received_at, body)
+
+
+def _indexed(refused: Iterable[Refused]) -> Iterable[Fault]:
+    for one in refused:
+        for fault in one.errors:
+            yield msgspec.structs.replace(fault, path=f"$[{one.index}]{fault.path[1:]}")
+
+
+def queue_unavailable() -> ProblemError:
+    """Say that it is not certain whether an event was queued; sent again with the same event_id it counts once."""
+    return unavailable(
+        "queue_unavailable",
+        "The event could not be put on disk. Send it again with the same event_id and timestamp: it will count once.",
+    )

@@ -1,0 +1,137 @@
+"""The OpenAPI description of the routes that send events, which the framework does not serve."""
+
+from typing import Any
+
+import msgspec
+from litestar.openapi.spec import (
+    Example,
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    PathItem,
+    Reference,
+    RequestBody,
+    Schema,
+)
+
+from the_eye.event import MAX_DEPTH, MAX_EVENT_BYTES, SentEvent
+from the_eye_api.ingest import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Accepted, BatchAccepted
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem
+
+EXAMPLE_EVENT: dict[str, Any] = {
+    "session_id": "e2085be5-9137-4e4e-80b5-f1ffddc25423",
+    "category": "page interaction",
+    "name": "cta click",
+    "data": {"host": "www.consumeraffairs.com", "path": "/", "element": "chat bubble"},
+    "timestamp": "2023-01-01T09:15:27.243860Z",
+}
+_EXAMPLE_PROBLEM: dict[str, Any] = {
+    "status": 400,
+    "title": "Bad Request",
+    "code": "malformed",
+    "detail": "The request has faults.",
+    "errors": [{"path": "$.session_id", "code": "invalid_uuid", "message": "session_id is a UUID"}],
+    "type": "about:blank",
+}
+_SHARED_TEXT = (
+    "The answer comes when the events are on disk in the queue; what the rules say of them is found out later, "
+    "and an event that breaks a rule is stored all the same. An event sent again with the same `event_id` and "
+    "`timestamp` counts once, so a retry is free."
+)
+
+
+def document_ingest(schema: OpenAPI) -> None:
+    """Add the routes to what the framework described."""
+    references, components = _components()
+    if schema.components is not None:
+        schema.components.schemas.update(components)
+    paths = schema.paths if schema.paths is not None else {}
+    schema.paths = paths
+    paths.setdefault("/events", PathItem()).post = _send_event(references)
+    paths.setdefault("/events/batch", PathItem()).post = _send_batch(references)
+
+
+def _components() -> tuple[dict[type, Any], dict[str, Any]]:
+    types = (SentEvent, Accepted, BatchAccepted, Problem)
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    event = components["SentEvent"]
+    event["description"] = "An event as an application sends it."
+    event["properties"]["data"] = {
+        "type": "object",
+        "description": f"What happened; nested at most {MAX_DEPTH} levels.",
+    }
+    event["properties"]["event_id"]["description"] = (
+        "Makes a retry free. The server makes one (UUIDv7) when it is left out."
+    )
+    event["properties"]["timestamp"]["description"] = (
+        "When it occurred: RFC 3339, to the microsecond. A space for the T is accepted; without a zone it is UTC."
+    )
+    event["examples"] = [EXAMPLE_EVENT]
+    return dict(zip(types, schemas, strict=True)), components
+
+
+def _send_event(references: dict[type, Any]) -> Operation:
+    return Operation(
+        operation_id="SendEvent",
+        summary="Send an event",
+        description=f"{_SHARED_TEXT} A body has at most {MAX_EVENT_BYTES} bytes, also when it is decompressed.",
+        tags=["sending"],
+        request_body=_body({"application/json": references[SentEvent]}, EXAMPLE_EVENT),
+        responses={"202": _answer("Accepted", references[Accepted], {"event_id": EXAMPLE_EVENT["session_id"]})}
+        | _problems(references),
+    )
+
+
+def _send_batch(references: dict[type, Any]) -> Operation:
+    array = {"type": "array", "items": references[SentEvent], "minItems": 1, "maxItems": MAX_BATCH_EVENTS}
+    lines = {"type": "string", "description": "One event a line."}
+    return Operation(
+        operation_id="SendEvents",
+        summary="Send many events",
+        description=(
+            f"{_SHARED_TEXT} A batch has at most {MAX_BATCH_EVENTS} events and {MAX_BATCH_BYTES} bytes, also when it "
+            "is decompressed; a malformed event is refused alone, and only when none is good the answer is 400."
+        ),
+        tags=["sending"],
+        request_body=_body({"application/json": array, "application/x-ndjson": lines}, [EXAMPLE_EVENT]),
+        responses={"202": _answer("Accepted", references[BatchAccepted], {"accepted": 1, "refused": []})}
+        | _problems(references),
+    )
+
+
+def _body(schemas: dict[str, Any], example: object) -> RequestBody:
+    content = {media_type: OpenAPIMediaType(schema=schema) for media_type, schema in schemas.items()}
+    content["application/json"].examples = {"cta-click": Example(summary="A click", value=example)}
+    return RequestBody(content=content, required=True)
+
+
+def _answer(description: str, schema: Any, example: object) -> OpenAPIResponse | Reference:
+    media_type = OpenAPIMediaType(schema=schema, examples={"example": Example(value=example)})
+    return OpenAPIResponse(description=description, content={"application/json": media_type})
+
+
+def _problems(references: dict[type, Any]) -> dict[str, OpenAPIResponse | Reference]:
+    retry_after = {"Retry-After": OpenAPIHeader(schema=Schema(type="integer"), description="Seconds.")}  # type: ignore[arg-type] # a plain name is a valid type
+    described = {
+        "400": "Malformed; `errors` lists every fault with its JSON path",
+        "401": "No live token",
+        "403": "The token lacks the scope `ingest`",
+        "408": "The body did not arrive in time",
+        "413": "Too large",
+        "415": "Content-Type or Content-Encoding is not supported",
+        "503": "Not certain to be on disk; send again after `Retry-After` seconds",
+    }
+    return {
+        status: OpenAPIResponse(
+            description=description,
+            headers=retry_after if status == "503" else None,  # type: ignore[arg-type]
+            content={
+                PROBLEM_MEDIA_TYPE: OpenAPIMediaType(
+                    schema=references[Problem], examples={"example": Example(value=_EXAMPLE_PROBLEM)}
+                )
+            },
+        )
+        for status, description in described.items()
+    }

@@ -1,0 +1,25 @@
+"""What the edge counts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("the_eye_http_requests", "Requests by route and status.", ["route", "status"])
+REQUEST_SECONDS = Histogram(
+    "the_eye_http_request_duration_seconds",
+    "Time to answer a request that sends events.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+IN_FLIGHT = Gauge("the_eye_http_requests_in_flight", "Requests that send events and are not answered yet.")
+ACCEPTED = Counter("the_eye_events_accepted", "Events that are on disk in the queue and were answered with 202.")
+REFUSED = Counter("the_eye_events_refused", "Events that were refused, by the code of their first fault.", ["code"])
+GROUP_EVENTS = Histogram(
+    "the_eye_group_events",
+    "Events that shared one write to the queue.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+GROUP_SECONDS = Histogram(
+    "the_eye_group_write_duration_seconds",
+    "Time of one write to the queue, fsync included.",
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+QUEUE_ERRORS = Counter("the_eye_queue_write_errors", "Writes to the queue that were not confirmed.")

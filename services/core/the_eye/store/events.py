@@ -1,0 +1,148 @@
+"""How a message's events become rows: all of them in one transaction, none of them twice."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import errors, sql
+from psycopg.rows import TupleRow
+
+from the_eye.event import Event
+from the_eye.verdict import Verdict
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """An event with its verdict, as it is stored."""
+
+    event: Event
+    verdict: Verdict
+    ruleset: bytes
+    """SHA-256 of the ruleset that judged it: 32 bytes."""
+
+    @property
+    def key(self) -> tuple[datetime, UUID]:
+        """What makes it the same event."""
+        return (self.event.timestamp, self.event.event_id)
+
+
+class Fate(StrEnum):
+    """What became of an event."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    DUPLICATE = "duplicate"
+    """Sent before: another acceptance of the same event is stored."""
+    REDELIVERED = "redelivered"
+    """This very acceptance is stored already: its message came twice. No outcome, it was counted the first time."""
+
+
+# The type beside each column is the one that its value is sent as: bytes that are ready need no conversion, and
+# binary COPY carries no types, only bytes that the column's own type reads.
+_COLUMNS = {
+    "event_id": "uuid",
+    "session_id": "uuid",
+    "application_id": "int4",
+    "category": "text",
+    "name": "text",
+    "data": "bytea",
+    "timestamp": "timestamptz",
+    "received_at": "timestamptz",
+    "valid": "bool",
+    "violations": "bytea",
+    "violated_rules": "text[]",
+    "ruleset": "bytea",
+}
+_COLUMN_LIST = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+_TYPES = list(_COLUMNS.values())
+_JSONB_VERSION = b"\x01"
+
+_COPY = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
+_COPY_EVENTS = _COPY.format(table=sql.Identifier("events"), columns=_COLUMN_LIST)
+_COPY_INCOMING = _COPY.format(table=sql.Identifier("incoming"), columns=_COLUMN_LIST)
+_CREATE_INCOMING = sql.SQL(
+    "CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {columns} FROM events WITH NO DATA"
+).format(columns=_COLUMN_LIST)
+# Ordered, so that two workers with the same events wait for each other instead of deadlocking.
+_INSERT_NEW = sql.SQL(
+    "INSERT INTO events ({columns}) SELECT {columns} FROM incoming "
+    'ORDER BY "timestamp", event_id ON CONFLICT DO NOTHING RETURNING "timestamp", event_id'
+).format(columns=_COLUMN_LIST)
+_SELECT_REDELIVERED = (
+    'SELECT i."timestamp", i.event_id FROM incoming i JOIN events e USING ("timestamp", event_id) '
+    "WHERE e.received_at = i.received_at AND e.application_id = i.application_id"
+)
+
+
+def write_events(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
+    """Store ``rows`` in one transaction and say of each, in the same order, what became of it.
+
+    Raises psycopg.Error, with nothing stored. Events are new as a rule, so they are copied straight in; only when
+    one is there already, all take the way through a temporary table.
+    """
+    try:
+        with connection.transaction():
+            _copy(connection, _COPY_EVENTS, rows)
+    except errors.UniqueViolation:
+        return _write_new(connection, rows)
+    return [_verdict_fate(row) for row in rows]
+
+
+def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
+    first = {row.key: row for row in reversed(rows)}
+    with connection.transaction():
+        connection.execute(_CREATE_INCOMING)
+        _copy(connection, _COPY_INCOMING, list(first.values()))
+        new = set(connection.execute(_INSERT_NEW).fetchall())
+        known = set(connection.execute(_SELECT_REDELIVERED).fetchall())
+    return [_fate(row, first[row.key], new, known - new) for row in rows]
+
+
+def _fate(row: Row, first: Row, new: set[Any], redelivered: set[Any]) -> Fate:
+    if row.key in redelivered:
+        return Fate.REDELIVERED
+    if row is first and row.key in new:
+        return _verdict_fate(row)
+    return Fate.DUPLICATE
+
+
+def _verdict_fate(row: Row) -> Fate:
+    return Fate.VALID if row.verdict else Fate.INVALID
+
+
+def _copy(connection: Connection, statement: sql.Composed, rows: Sequence[Row]) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            copy.write_row(_values(row))
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    event, violations = row.event, row.verdict.violations
+    return (
+        event.event_id,
+        event.session_id,
+        event.application_id,
+        event.category,
+        event.name,
+        event.data,
+        event.timestamp,
+        event.received_at,
+        row.verdict.valid,
+        _JSONB_VERSION + msgspec.json.encode(violations) if violations else None,
+        sorted({violation.rule for violation in violations}) if violations else None,
+        row.ruleset,
+    )
+
+
+def is_unstorable(error: psycopg.Error) -> bool:
+    """Whether the rows themselves are at fault, so that trying again cannot help."""
+    if isinstance(error, errors.CheckViolation):
+        # Without a constraint's name it says that no partition fits: the table's fault.
+        return error.diag.constraint_name is not None
+    return isinstance(error, psycopg.DataError | psycopg.IntegrityError | errors.ProgramLimitExceeded)

@@ -1,0 +1,1 @@
+"""The worker of The Eye: judges accepted events and stores them."""

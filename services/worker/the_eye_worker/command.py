@@ -1,0 +1,101 @@
+"""``the-eye worker``: one process that stores accepted events."""
+
+import signal
+import threading
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import click
+import dramatiq
+import structlog
+from dramatiq.worker import Worker
+from the_eye.rules.directory import RuleDirectory
+
+from the_eye.diagnostics import Answer, DiagnosticsServer
+from the_eye.logs import configure_logging
+from the_eye.queue import EVENTS_QUEUE, STORE_EVENTS, EventBroker
+from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, WorkerSettings
+from the_eye.store.connect import open_pool
+from the_eye_worker import metrics
+from the_eye_worker.dead_letters import DeadLetterSweep
+from the_eye_worker.storing import EventStorer
+
+IDLE_POLL_MS = 100
+"""The longest an idle worker waits before it looks for messages again; bounds how late a lone event is stored."""
+
+log = structlog.get_logger(__name__)
+
+
+@click.command()
+def worker() -> None:
+    """Judge and store accepted events."""
+    configure_logging(LogSettings.load())
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    run(stopping)
+
+
+def run(stopping: threading.Event) -> None:
+    """Work until ``stopping`` is set, then finish the messages in work and give the others back."""
+    settings = WorkerSettings.load()
+    rules = _rules(RuleSettings.load())
+    broker = EventBroker(QueueSettings.load())
+    pool = open_pool(StoreSettings.load(), "the-eye worker", settings.worker_threads + 1, settings.worker_write_seconds)
+    storer = EventStorer(pool, rules, stopping)
+    dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
+    threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
+    diagnostics = DiagnosticsServer(
+        settings.worker_metrics_listen, {"/healthz": lambda: _health(threads), "/ruleset": lambda: _ruleset(rules)}
+    )
+    sweep = threading.Thread(target=DeadLetterSweep(broker, pool).run, args=(stopping,), name="dead-letters")
+    rules.start()
+    sweep.start()
+    threads.start()
+    diagnostics.start()
+    log.info("worker_started", threads=settings.worker_threads, metrics=str(diagnostics.address))
+    stopping.wait()
+    log.info("worker_stopping")
+    threads.stop(timeout=int(settings.worker_shutdown_seconds * 1000))
+    sweep.join()
+    rules.stop()
+    diagnostics.stop()
+    pool.close()
+    log.info("worker_stopped")
+
+
+def _rules(settings: RuleSettings) -> RuleDirectory:
+    rules = RuleDirectory(
+        settings.rules_dir,
+        poll_seconds=settings.rules_poll_seconds,
+        future_tolerance=settings.future_tolerance,
+        on_change=_count_rules,
+    )
+    rules.load()
+    return rules
+
+
+def _count_rules(rules: RuleDirectory) -> None:
+    metrics.RULESET_INFO.clear()
+    metrics.RULESET_INFO.labels(rules.current.revision).set(1)
+    metrics.RULESET_RULES.set(len(rules.current.rules))
+    metrics.RULE_PROBLEMS.set(len(rules.problems))
+
+
+def _health(threads: Worker) -> Answer:
+    """A worker that lost a thread cannot mend itself: it should be restarted."""
+    dead = [thread.name for thread in (*threads.workers, *threads.consumers.values()) if not thread.is_alive()]
+    if dead:
+        return HTTPStatus.SERVICE_UNAVAILABLE, {"status": "threads died", "threads": dead}
+    return HTTPStatus.OK, {"status": "ok"}
+
+
+def _ruleset(rules: RuleDirectory) -> Answer:
+    ruleset = rules.current
+    return HTTPStatus.OK, {
+        "revision": ruleset.revision,
+        "loaded_at": rules.loaded_at,
+        "age_seconds": (datetime.now(UTC) - rules.loaded_at).total_seconds(),
+        "rules": [{"rule": rule.id, "generation": rule.generation, "action": rule.action} for rule in ruleset.rules],
+        "problems": rules.problems,
+    }
