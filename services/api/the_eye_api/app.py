@@ -12,7 +12,7 @@ from litestar import Litestar, Request, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, License, SecurityScheme
 from litestar.static_files import create_static_files_router
 
@@ -161,12 +161,13 @@ def _openapi_config() -> OpenAPIConfig:
         components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
         security=[{"token": []}],
         render_plugins=[
+            JsonRenderPlugin(path=("/", "/openapi.json")),
             SwaggerRenderPlugin(
                 path="/swagger-ui",
                 js_url=f"{swagger.ASSETS_PATH}/swagger-ui-bundle.js",
                 css_url=f"{swagger.ASSETS_PATH}/swagger-ui.css",
                 standalone_preset_js_url=f"{swagger.ASSETS_PATH}/swagger-ui-standalone-preset.js",
                 favicon=f'<link rel="icon" href="{swagger.ASSETS_PATH}/favicon-32x32.png">',
-            )
+            ),
         ],
     )

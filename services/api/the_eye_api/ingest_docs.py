@@ -1,5 +1,6 @@
 """The OpenAPI description of the routes that send events, which the framework does not serve."""
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -15,10 +16,12 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
 )
+from litestar.openapi.spec.enums import OpenAPIType
 
-from the_eye.event import MAX_DEPTH, MAX_EVENT_BYTES, SentEvent
-from the_eye_api.ingest import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Accepted, BatchAccepted
-from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem
+from the_eye.event import MAX_DEPTH, MAX_EVENT_BYTES, Fault, SentEvent
+from the_eye_api.body import too_large
+from the_eye_api.ingest import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Accepted, BatchAccepted, queue_unavailable
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, malformed, problem
 
 EXAMPLE_EVENT: dict[str, Any] = {
     "session_id": "e2085be5-9137-4e4e-80b5-f1ffddc25423",
@@ -27,13 +30,20 @@ EXAMPLE_EVENT: dict[str, Any] = {
     "data": {"host": "www.consumeraffairs.com", "path": "/", "element": "chat bubble"},
     "timestamp": "2023-01-01T09:15:27.243860Z",
 }
-_EXAMPLE_PROBLEM: dict[str, Any] = {
-    "status": 400,
-    "title": "Bad Request",
-    "code": "malformed",
-    "detail": "The request has faults.",
-    "errors": [{"path": "$.session_id", "code": "invalid_uuid", "message": "session_id is a UUID"}],
-    "type": "about:blank",
+_PROBLEMS = {
+    "400": (
+        "Malformed; `errors` lists every fault with its JSON path",
+        malformed((Fault("$.session_id", "invalid_uuid", "session_id is a UUID"),)),
+    ),
+    "401": ("No live token", problem(HTTPStatus.UNAUTHORIZED, "invalid_token")),
+    "403": ("The token lacks the scope `ingest`", problem(HTTPStatus.FORBIDDEN, "insufficient_scope")),
+    "408": ("The body did not arrive in time", problem(HTTPStatus.REQUEST_TIMEOUT, "body_timeout")),
+    "413": ("Too large", too_large(MAX_EVENT_BYTES)),
+    "415": (
+        "Content-Type or Content-Encoding is not supported",
+        problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+    ),
+    "503": ("Not certain to be on disk: send again after `Retry-After` seconds", queue_unavailable()),
 }
 _SHARED_TEXT = (
     "The answer comes when the events are on disk in the queue; what the rules say of them is found out later, "
@@ -113,25 +123,19 @@ def _answer(description: str, schema: Any, example: object) -> OpenAPIResponse |
 
 
 def _problems(references: dict[type, Any]) -> dict[str, OpenAPIResponse | Reference]:
-    retry_after = {"Retry-After": OpenAPIHeader(schema=Schema(type="integer"), description="Seconds.")}  # type: ignore[arg-type] # a plain name is a valid type
-    described = {
-        "400": "Malformed; `errors` lists every fault with its JSON path",
-        "401": "No live token",
-        "403": "The token lacks the scope `ingest`",
-        "408": "The body did not arrive in time",
-        "413": "Too large",
-        "415": "Content-Type or Content-Encoding is not supported",
-        "503": "Not certain to be on disk; send again after `Retry-After` seconds",
-    }
     return {
         status: OpenAPIResponse(
             description=description,
-            headers=retry_after if status == "503" else None,  # type: ignore[arg-type]
+            headers={
+                name: OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), example=value)
+                for name, value in error.headers.items()
+            },
             content={
                 PROBLEM_MEDIA_TYPE: OpenAPIMediaType(
-                    schema=references[Problem], examples={"example": Example(value=_EXAMPLE_PROBLEM)}
+                    schema=references[Problem],
+                    examples={"example": Example(value=msgspec.to_builtins(error.problem))},
                 )
             },
         )
-        for status, description in described.items()
+        for status, (description, error) in _PROBLEMS.items()
     }
