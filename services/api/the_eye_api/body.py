@@ -1,20 +1,47 @@
 """The body of a request: read, bounded and decompressed."""
 
 import asyncio
+import sys
 import zlib
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Protocol
 
-import zstandard
 from litestar.types import Receive
 
 from the_eye.event import Fault
 from the_eye_api.problems import ProblemError, malformed, problem
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 ENCODINGS = "gzip, zstd"
 _GZIP_FORMAT = zlib.MAX_WBITS | 16
-_ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
-"""What every zstd decoder must support (RFC 8878, 3.1.1.1.2); a larger window is a way to exhaust memory."""
+_ZSTD_WINDOW_LOG = 23
+"""8 MiB, what every decoder must support (RFC 8878, 3.1.1.1.2); a larger window is a way to exhaust memory."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _gunzip() -> _Decompressor:
+    return zlib.decompressobj(_GZIP_FORMAT)
+
+
+def _unzstd() -> _Decompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+_DECOMPRESSORS = {b"gzip": _gunzip, b"x-gzip": _gunzip, b"zstd": _unzstd}
 
 
 class ClientDisconnectedError(Exception):
@@ -27,7 +54,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     Raises ProblemError: 400, 408, 413 or 415; ClientDisconnectedError.
     """
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in {b"identity", b"gzip", b"x-gzip", b"zstd"}:
+    if encoding != b"identity" and encoding not in _DECOMPRESSORS:
         raise _unknown_encoding()
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
@@ -39,9 +66,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
             raise too_large(limit)
     else:
         raw = await _read_rest(message, receive, limit, seconds)
-    if encoding == b"identity":
-        return raw
-    return _unzstd(raw, limit) if encoding == b"zstd" else _gunzip(raw, limit)
+    return raw if encoding == b"identity" else _decompress(raw, limit, encoding)
 
 
 async def _read_rest(message: Mapping[str, object], receive: Receive, limit: int, seconds: float) -> bytes:
@@ -62,39 +87,20 @@ async def _read_rest(message: Mapping[str, object], receive: Receive, limit: int
         raise problem(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", detail) from error
 
 
-def _gunzip(raw: bytes, limit: int) -> bytes:
-    """Decompress all members of a gzip stream (RFC 1952 allows several)."""
+def _decompress(raw: bytes, limit: int, encoding: bytes) -> bytes:
+    """Decompress a stream of one or several members; no more than ``limit`` bytes are ever made of it."""
     body = bytearray()
     try:
         while raw:
-            member = zlib.decompressobj(_GZIP_FORMAT)
+            member = _DECOMPRESSORS[encoding]()
             body += member.decompress(raw, limit + 1 - len(body))
             if len(body) > limit:
                 raise too_large(limit)
             if not member.eof:
-                raise _malformed_encoding("gzip")
+                raise _malformed_encoding(encoding)
             raw = member.unused_data
-    except zlib.error as error:
-        raise _malformed_encoding("gzip") from error
-    return bytes(body)
-
-
-def _unzstd(raw: bytes, limit: int) -> bytes:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-    try:
-        with decompressor.stream_reader(raw, read_across_frames=True) as reader:
-            body = _read_up_to(reader, limit + 1)
-    except zstandard.ZstdError as error:
-        raise _malformed_encoding("zstd") from error
-    if len(body) > limit:
-        raise too_large(limit)
-    return body
-
-
-def _read_up_to(reader: zstandard.ZstdDecompressionReader, size: int) -> bytes:
-    body = bytearray()
-    while len(body) < size and (chunk := reader.read(size - len(body))):
-        body += chunk
+    except (zlib.error, zstd.ZstdError) as error:
+        raise _malformed_encoding(encoding) from error
     return bytes(body)
 
 
@@ -111,5 +117,5 @@ def _unknown_encoding() -> ProblemError:
     )
 
 
-def _malformed_encoding(name: str) -> ProblemError:
-    return malformed((Fault("$", "malformed_encoding", f"the body is no complete {name} stream"),))
+def _malformed_encoding(encoding: bytes) -> ProblemError:
+    return malformed((Fault("$", "malformed_encoding", f"the body is no complete {encoding.decode()} stream"),))
