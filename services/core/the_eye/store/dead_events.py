@@ -104,8 +104,10 @@ def discard(connection: AnyConnection, dead_id: int) -> bool:
     return connection.execute("DELETE FROM dead_events WHERE id = %s", (dead_id,)).rowcount > 0
 
 
-def replay(connection: AnyConnection, ids: Sequence[int], enqueue: Callable[[Sequence[DeadEntry]], None]) -> list[int]:
-    """Hand dead events to ``enqueue``, which returns once they are queued durably, then delete them.
+def replay(
+    connection: AnyConnection, ids: Sequence[int], enqueue: Callable[[Sequence[DeadEntry]], Sequence[int]]
+) -> Sequence[int]:
+    """Hand dead events to ``enqueue``, which returns the ids of those it queued durably, then delete these.
 
     In this order a crash in between makes a duplicate, which the store absorbs, and never a loss. Returns the ids that
     were replayed: not those that are gone or being replayed by someone else.
@@ -113,11 +115,9 @@ def replay(connection: AnyConnection, ids: Sequence[int], enqueue: Callable[[Seq
     query = f"SELECT {_COLUMNS}, d.original {_FROM} WHERE d.id = ANY(%s) ORDER BY d.id FOR UPDATE OF d SKIP LOCKED"
     with connection.transaction():
         entries = connection.cursor(row_factory=class_row(DeadEntry)).execute(query, (list(ids),)).fetchall()
-        if entries:
-            enqueue(entries)
-        found = [entry.id for entry in entries]
-        connection.execute("DELETE FROM dead_events WHERE id = ANY(%s)", (found,))
-    return found
+        queued = enqueue(entries) if entries else ()
+        connection.execute("DELETE FROM dead_events WHERE id = ANY(%s)", (list(queued),))
+    return queued
 
 
 def batches(connection: AnyConnection) -> Iterator[list[int]]:

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -80,7 +81,7 @@ def maintain(connection: AnyConnection, settings: RetentionSettings, now: dateti
     existing = list_partitions(connection)
     yield from _create(connection, _missing(existing, oldest, today, settings.partitions_ahead_days))
     for day in existing:
-        if day < oldest and _attempt(connection, f"drop {partition_name(day)}", lambda day=day: drop(connection, day)):
+        if day < oldest and _attempt(connection, f"drop {partition_name(day)}", partial(drop, connection, day)):
             yield Dropped(day)
     deleted = sum(_delete_strays(connection, now - timedelta(days=settings.retention_days)))
     if deleted:
@@ -116,7 +117,7 @@ def _missing(existing: list[date], oldest: date, today: date, ahead: int) -> lis
 
 def _create(connection: AnyConnection, days: list[date]) -> Iterator[Created]:
     for day in days:
-        moved = _attempt(connection, f"create {partition_name(day)}", lambda day=day: create(connection, day))
+        moved = _attempt(connection, f"create {partition_name(day)}", partial(create, connection, day))
         if moved is not None:
             yield Created(day, moved)
 

@@ -1,0 +1,119 @@
+"""``the-eye application`` and ``the-eye token``."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from the_eye.store import applications
+from the_eye.tokens import Scope
+from the_eye_cli.connect import store
+from the_eye_cli.output import OUTPUT, show
+
+_DAYS = re.compile(r"(\d{1,5})d")
+
+
+class Expiry(click.ParamType[datetime]):
+    """A number of days, or a date and time."""
+
+    name = "90d|2027-01-01T00:00:00Z"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read a time that lies in the future; without a zone it is UTC."""
+        if isinstance(value, datetime):
+            return value
+        days = _DAYS.fullmatch(value)
+        try:
+            at = datetime.now(UTC) + timedelta(days=int(days[1])) if days else datetime.fromisoformat(value)
+            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither days, such as 90d, nor a time, such as 2027-01-01T00:00:00Z", param, ctx)
+        if at <= datetime.now(UTC):
+            self.fail(f"{value!r} is not in the future", param, ctx)
+        return at
+
+
+@click.group()
+def application() -> None:
+    """Create, list and disable the applications that send events."""
+
+
+@application.command("create")
+@click.argument("name")
+def create_application(name: str) -> None:
+    """Create the application NAME."""
+    with store("application create") as connection:
+        created = applications.create_application(connection, name)
+    click.echo(f"created application {created.name} (id {created.id})")
+
+
+@application.command("list")
+@OUTPUT
+def list_applications(output: str) -> None:
+    """List the applications."""
+    with store("application list") as connection:
+        show(output, applications.list_applications(connection), applications.Application)
+
+
+@application.command("disable")
+@click.argument("name")
+def disable_application(name: str) -> None:
+    """Make the tokens of application NAME stop working within seconds; its events stay."""
+    with store("application disable") as connection:
+        applications.disable_application(connection, name)
+    click.echo(f"disabled application {name}")
+
+
+@application.command("enable")
+@click.argument("name")
+def enable_application(name: str) -> None:
+    """Make the tokens of application NAME work again."""
+    with store("application enable") as connection:
+        applications.enable_application(connection, name)
+    click.echo(f"enabled application {name}")
+
+
+@click.group()
+def token() -> None:
+    """Create, list and revoke the tokens of applications."""
+
+
+@token.command("create")
+@click.option("--application", "name", required=True, metavar="NAME")
+@click.option(
+    "--scope",
+    "scopes",
+    required=True,
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="ingest: send events. read: read the application's events. admin: read all events. May be repeated.",
+)
+@click.option("--expires", type=Expiry(), help="When the token stops working. [default: never]")
+def create_token(name: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
+    """Create a token and print it, this once, alone on standard output."""
+    with store("token create") as connection:
+        created = applications.create_token(connection, name, map(Scope, scopes), expires)
+    until = f" until {expires:%Y-%m-%dT%H:%M:%SZ}" if expires else ""
+    click.echo(
+        f"token {created.id} of {name} for {' and '.join(sorted(set(scopes)))}{until}; shown only now:", err=True
+    )
+    click.echo(created.text)
+
+
+@token.command("list")
+@click.option("--application", "name", metavar="NAME", help="Only this application's tokens.")
+@OUTPUT
+def list_tokens(name: str | None, output: str) -> None:
+    """List the tokens, those that no longer work too."""
+    with store("token list") as connection:
+        show(output, applications.list_tokens(connection, name), applications.Token)
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
+def revoke_token(token_id: int) -> None:
+    """Make the token ID stop working within seconds."""
+    with store("token revoke") as connection:
+        applications.revoke_token(connection, token_id)
+    click.echo(f"revoked token {token_id}")

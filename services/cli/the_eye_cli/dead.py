@@ -1,0 +1,154 @@
+"""``the-eye dead``: what could not be stored."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+
+from the_eye.queue import QueuedEvent, QueueUnavailableError, enqueue_events, enqueue_message
+from the_eye.settings import QueueSettings
+from the_eye.store import dead_events
+from the_eye.store.dead_events import DeadEntry
+from the_eye_cli.connect import one_line, store
+from the_eye_cli.output import OUTPUT, show
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ID = click.IntRange(1, 2**63 - 1)
+
+
+class DeadRow(msgspec.Struct, frozen=True):
+    """A dead event as lists show it."""
+
+    id: int
+    died_at: datetime
+    kind: str
+    application: str | None
+    event_id: str | None
+    code: str
+    error: str
+    size: int
+
+
+@click.group()
+def dead() -> None:
+    """List, show, replay and discard what could not be stored."""
+
+
+@dead.command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="The newest so many.")
+@OUTPUT
+def list_dead(limit: int, output: str) -> None:
+    """List the newest first."""
+    with store("dead list") as connection:
+        rows = [_row(entry) for entry in dead_events.list_dead(connection, limit)]
+    show(output, rows, DeadRow)
+
+
+def _row(entry: DeadEntry) -> DeadRow:
+    event_id = None if entry.event_id is None else str(entry.event_id)
+    return DeadRow(
+        entry.id, entry.died_at, entry.kind, entry.application, event_id, entry.code, entry.error, entry.size
+    )
+
+
+@dead.command("show")
+@click.argument("dead_id", metavar="ID", type=ID)
+def show_dead(dead_id: int) -> None:
+    """Show what is known of ID, then its original: as text, or in hexadecimal when it is none."""
+    with store("dead show") as connection:
+        entry = dead_events.read_dead(connection, dead_id)
+    if entry is None:
+        raise _unknown(dead_id)
+    for field, value in msgspec.structs.asdict(entry).items():
+        if field != "original" and value is not None:
+            click.echo(f"{field}: {value}")
+    click.echo()
+    click.echo(_text(entry.original))
+
+
+def _text(original: bytes) -> str:
+    try:
+        return original.decode()
+    except UnicodeDecodeError:
+        return original.hex()
+
+
+def _unknown(dead_id: int) -> click.ClickException:
+    return click.ClickException(f"there is no dead event with the id {dead_id}")
+
+
+@dead.command("replay")
+@click.argument("ids", metavar="ID...", nargs=-1, type=ID)
+@click.option("--all", "everything", is_flag=True, help="All that are dead now.")
+def replay(ids: tuple[int, ...], *, everything: bool) -> None:
+    """Queue ID... again, to be judged by the rules now in force. What still cannot be stored dies again."""
+    if bool(ids) == everything:
+        message = "name the IDs to replay, or say --all"
+        raise click.UsageError(message)
+    player = Replayer(QueueSettings.load())
+    replayed: set[int] = set()
+    with store("dead replay") as connection:
+        for batch in dead_events.batches(connection) if everything else [[dead_id] for dead_id in ids]:
+            replayed.update(dead_events.replay(connection, batch, player.enqueue))
+    click.echo(f"replayed {len(replayed)}")
+    for dead_id in dict.fromkeys(ids):
+        if dead_id not in replayed:
+            player.refused.setdefault(dead_id, "not there, or being replayed by someone else")
+    if player.refused:
+        raise click.ClickException("\n".join(f"{dead_id}: {reason}" for dead_id, reason in player.refused.items()))
+
+
+class Replayer:
+    """Puts dead events back into the queue and remembers why it could not."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self.refused: dict[int, str] = {}
+
+    def enqueue(self, entries: Sequence[DeadEntry]) -> list[int]:
+        """Queue what can be queued; its ids are returned once it is on disk.
+
+        Raises click.ClickException when the queue is away.
+        """
+        events = {entry.id: queued(entry) for entry in entries if entry.kind == "event"}
+        try:
+            if events:
+                enqueue_events(self._settings, list(events.values()))
+            return [*events, *(entry.id for entry in entries if entry.kind == "message" and self._whole(entry))]
+        except QueueUnavailableError as error:
+            message = f"the queue is away: {one_line(error)}"
+            raise click.ClickException(message) from error
+
+    def _whole(self, entry: DeadEntry) -> bool:
+        try:
+            enqueue_message(self._settings, entry.original)
+        except ValueError as error:
+            self.refused[entry.id] = one_line(error)
+            return False
+        return True
+
+
+def queued(entry: DeadEntry) -> QueuedEvent:
+    """Make a dead event the queued event it was, with its own id, so that a replay can be repeated."""
+    event_id, application_id, received_at = entry.event_id, entry.application_id, entry.received_at
+    if event_id is None or application_id is None or received_at is None:  # the table's constraint says otherwise
+        raise AssertionError(entry.id)
+    return QueuedEvent(
+        event_id=event_id.bytes,
+        application_id=application_id,
+        application=entry.application or "",
+        received_at=(received_at - _EPOCH) // timedelta(microseconds=1),
+        body=entry.original,
+    )
+
+
+@dead.command("discard")
+@click.argument("dead_id", metavar="ID", type=ID)
+def discard(dead_id: int) -> None:
+    """Delete ID for good."""
+    with store("dead discard") as connection:
+        if not dead_events.discard(connection, dead_id):
+            raise _unknown(dead_id)
+    click.echo(f"discarded {dead_id}")
