@@ -10,7 +10,7 @@ CREATE TABLE dead_events (
     code text NOT NULL,
     error text NOT NULL,
     original bytea NOT NULL,
-    queue_id text UNIQUE,
+    queue_id text COLLATE "C" UNIQUE,
     CONSTRAINT dead_events_can_be_replayed CHECK (
         kind = 'message' OR (event_id IS NOT NULL AND application_id IS NOT NULL AND received_at IS NOT NULL)
     )
