@@ -13,8 +13,9 @@ One Dramatiq message carries many events. Dramatiq's own defaults are for tasks 
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, cast
 from uuid import uuid4
 
@@ -39,7 +40,6 @@ STORE_EVENTS = "store_events"
 
 NEVER_MS = 100 * 365 * 24 * 60 * 60 * 1000
 EVERY_COMMAND = 1_000_000
-RECOVER_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -208,7 +208,7 @@ class EventConsumer(_RedisConsumer):
         Its ids are read first and compared afterwards: a message acknowledged in between is unknown here, but no
         longer claimed there, and dispatch.lua moves claimed messages only.
         """
-        self._recover_at = time.monotonic() + RECOVER_SECONDS
+        self._recover_at = time.monotonic() + self.broker.heartbeat_timeout / 1000
         claims = self.broker.key("__acks__", self.broker.broker_id, self.queue_name)
         held = {raw.decode() for raw in cast("set[bytes]", self.broker.client.smembers(claims))}
         for message_id in held - self.broker.claimed:
@@ -288,10 +288,8 @@ def enqueue_events(settings: QueueSettings, events: Sequence[QueuedEvent]) -> No
 
     Raises QueueUnavailableError.
     """
-    try:
-        EventBroker(settings).enqueue(events_message(events))
-    except redis.RedisError as error:
-        raise QueueUnavailableError(str(error)) from error
+    with _tool_broker(settings) as broker:
+        broker.enqueue(events_message(events))
 
 
 def enqueue_message(settings: QueueSettings, raw: bytes) -> None:
@@ -299,12 +297,21 @@ def enqueue_message(settings: QueueSettings, raw: bytes) -> None:
 
     Raises ValueError when this version cannot decode it, QueueUnavailableError when it cannot be queued.
     """
+    with _tool_broker(settings) as broker:
+        try:
+            message = dramatiq.Message.decode(raw)
+        except DecodeError as error:
+            text = "this version of The Eye cannot decode the message"
+            raise ValueError(text) from error
+        broker.enqueue(message)
+
+
+@contextlib.contextmanager
+def _tool_broker(settings: QueueSettings) -> Iterator[EventBroker]:
     broker = EventBroker(settings)
     try:
-        broker.enqueue(dramatiq.Message.decode(raw))
-    except DecodeError as error:
-        message = "this version of The Eye cannot decode the message"
-        raise ValueError(message) from error
+        with broker.client:
+            yield broker
     except redis.RedisError as error:
         raise QueueUnavailableError(str(error)) from error
 
@@ -329,6 +336,8 @@ class QueueWriter:
             retry=Retry(NoBackoff(), 1),
         )
         self._dispatch = self._client.register_script(self._broker.scripts["dispatch"].script)
+        self._verified = False
+        """Whether this server is known to put every write on disk; doubtful again after every failure."""
 
     async def put(self, events: Sequence[QueuedEvent]) -> None:
         """Queue ``events`` as one message and return when they are on disk.
@@ -348,26 +357,35 @@ class QueueWriter:
             redis_message_id,
             message.encode(),
         )
-        try:
-            async with asyncio.timeout(self._settings.queue_timeout_seconds):
-                await self._dispatch(keys=[self._broker.namespace], args=arguments)
-        except (redis.RedisError, OSError, TimeoutError) as error:
-            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+        async with self._deadline():
+            if not self._verified:
+                await self._verify()
+            await self._dispatch(keys=[self._broker.namespace], args=arguments)
 
     async def check(self) -> None:
         """See that the server answers and puts every write on disk.
 
         Raises QueueUnavailableError with what is wrong.
         """
+        async with self._deadline():
+            await self._client.ping()
+            await self._verify()
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._settings.queue_timeout_seconds):
-                await self._client.ping()
-                if self._settings.queue_require_durable:
-                    await self._check_durable()
+                yield
         except (redis.RedisError, OSError, TimeoutError) as error:
+            self._verified = False  # the next answer may come from another server
             raise QueueUnavailableError(str(error) or type(error).__name__) from error
 
-    async def _check_durable(self) -> None:
+    async def _verify(self) -> None:
+        if self._settings.queue_require_durable:
+            await self._require_durable()
+        self._verified = True
+
+    async def _require_durable(self) -> None:
         try:
             found = await self._client.config_get("appendonly", "appendfsync")
         except redis.ResponseError as error:

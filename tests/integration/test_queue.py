@@ -1,0 +1,285 @@
+"""The queue against a real Valkey: nothing that was put there is lost, whatever happens to those who take from it."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from uuid import uuid4
+
+import dramatiq
+import msgspec
+import pytest
+import redis
+from dramatiq.worker import Worker
+from tests.servers import Valkey, wait_until
+
+from the_eye.queue import (
+    EVENTS_QUEUE,
+    STORE_EVENTS,
+    EventBroker,
+    Payload,
+    QueuedEvent,
+    QueueUnavailableError,
+    QueueWriter,
+    Unfinished,
+    enqueue_events,
+    enqueue_message,
+    events_message,
+)
+from the_eye.settings import QueueSettings
+
+DEADLINE = 20.0
+
+
+@pytest.fixture
+def settings(queue_settings: QueueSettings) -> QueueSettings:
+    """Take silence of a second for death, so that tests need not wait long."""
+    return msgspec.structs.replace(queue_settings, worker_heartbeat_seconds=1.0, queue_timeout_seconds=1.0)
+
+
+class Taken:
+    """What an actor was given."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.fault: Callable[[list[int]], None] = lambda _: None
+
+    def take(self, payload: Payload) -> None:
+        """Note the events of a message, unless the test wants a fault."""
+        numbers = [event.received_at for event in payload.events()]
+        self.fault(numbers)
+        self.numbers += numbers
+
+
+@pytest.fixture
+def taken() -> Taken:
+    """Nothing yet."""
+    return Taken()
+
+
+@asynccontextmanager
+async def writing(settings: QueueSettings) -> AsyncIterator[QueueWriter]:
+    """Write as the edge does."""
+    writer = QueueWriter(settings)
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
+@contextmanager
+def working(settings: QueueSettings, taken: Taken, threads: int = 2) -> Iterator[EventBroker]:
+    """Run a worker that hands every message to ``taken``."""
+    broker = EventBroker(settings)
+    dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(taken.take)
+    worker = Worker(broker, worker_threads=threads, worker_timeout=50)
+    worker.start()
+    try:
+        yield broker
+    finally:
+        worker.stop(timeout=5000)
+        broker.client.close()
+
+
+def events(*numbers: int) -> list[QueuedEvent]:
+    """Make events that are known by their numbers."""
+    return [QueuedEvent(uuid4().bytes, 1, "demo", number, b"{}") for number in numbers]
+
+
+def left(settings: QueueSettings) -> int:
+    """Count the messages that the queue holds, fetched or not."""
+    with redis.Redis.from_url(settings.redis_url) as client:
+        return int(client.hlen(f"{settings.queue_namespace}:{EVENTS_QUEUE}.msgs"))  # type: ignore[arg-type] # not async
+
+
+def wait_for(taken: Taken, *numbers: int) -> None:
+    """Wait until these events were taken, in whatever order."""
+    wait_until(lambda: set(numbers) <= set(taken.numbers), DEADLINE, lambda: f"taken so far: {sorted(taken.numbers)}")
+
+
+async def test_what_the_edge_writes_a_worker_takes(settings: QueueSettings, taken: Taken) -> None:
+    """The edge runs Dramatiq's script by itself, so this holds the two together."""
+    async with writing(settings) as writer:
+        await writer.put(events(1, 2, 3))
+
+    with working(settings, taken):
+        wait_for(taken, 1, 2, 3)
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: "the message was not acknowledged")
+
+
+def test_a_payload_keeps_its_bytes_and_hides_them() -> None:
+    """What is logged of a message never shows an event."""
+    sent = QueuedEvent(b"\x01" * 16, 7, "demo", 123, b'{"secret": "\xff"}')
+
+    message = dramatiq.Message.decode(events_message([sent]).encode())
+
+    assert message.args[0].events() == [sent]
+    assert "secret" not in f"{message} {message!r}"
+
+
+def test_an_event_of_a_newer_version_is_read() -> None:
+    """New fields go to the end, and older workers leave them alone."""
+    newer = msgspec.msgpack.encode([[b"\x01" * 16, 7, "demo", 123, b"{}", "a new field", {"and": "another"}]])
+
+    assert Payload(newer).events() == [QueuedEvent(b"\x01" * 16, 7, "demo", 123, b"{}")]
+
+
+def test_a_killed_workers_messages_are_taken_over(settings: QueueSettings, taken: Taken) -> None:
+    """A worker that fetched and then died without a word."""
+    enqueue_events(settings, events(1))
+    dead = EventBroker(settings)
+    with dead.client:
+        assert len(dead.do_fetch(EVENTS_QUEUE, 10)) == 1
+
+    with working(settings, taken):
+        wait_for(taken, 1)
+
+
+def test_a_fetch_whose_answer_was_lost_is_made_good(settings: QueueSettings, taken: Taken) -> None:
+    """The server has handed the message out, this process never heard of it, and lives on."""
+    with working(settings, taken) as broker:
+        broker.do_enqueue(
+            "parked",
+            "lost-in-transit",
+            events_message(events(1)).copy(options={"redis_message_id": "lost-in-transit"}).encode(),
+        )
+        raw = broker.do_fetch("parked", 1)[0]
+        # As if the answer to a fetch of the events queue had been lost.
+        broker.client.hset(broker.key(EVENTS_QUEUE, "msgs"), "lost-in-transit", raw)
+        broker.client.sadd(broker.key("__acks__", broker.broker_id, EVENTS_QUEUE), "lost-in-transit")
+
+        wait_for(taken, 1)
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: "the message was not acknowledged")
+
+
+def test_an_unfinished_message_goes_back(settings: QueueSettings, taken: Taken) -> None:
+    """A worker that must stop leaves the message for the next one, and nothing is acknowledged."""
+    stopped = threading.Event()
+
+    def stop(_: list[int]) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            raise Unfinished
+
+    taken.fault = stop
+    enqueue_events(settings, events(1))
+
+    with working(settings, taken, threads=1):
+        wait_for(taken, 1)
+
+    assert taken.numbers == [1]
+    assert left(settings) == 0
+
+
+def test_stopping_gives_back_what_was_fetched(settings: QueueSettings, taken: Taken) -> None:
+    """No message has to wait for a heartbeat to time out after an ordinary stop."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(_: list[int]) -> None:
+        entered.set()
+        leave.wait(DEADLINE)
+
+    taken.fault = wait
+    for number in range(6):
+        enqueue_events(settings, events(number))
+    with working(settings, taken, threads=1):
+        assert entered.wait(DEADLINE)
+        threading.Timer(0.2, leave.set).start()
+
+    with redis.Redis.from_url(settings.redis_url) as client:
+        waiting = client.llen(f"{settings.queue_namespace}:{EVENTS_QUEUE}")
+    assert waiting == 6 - len(taken.numbers)
+    assert waiting > 0
+
+
+def test_an_actor_that_fails_makes_a_dead_letter(settings: QueueSettings, taken: Taken) -> None:
+    """It is kept whole: Dramatiq would delete it after a week."""
+
+    def fail(_: list[int]) -> None:
+        message = "a fault of ours"
+        raise ValueError(message)
+
+    taken.fault = fail
+    enqueue_events(settings, events(1))
+
+    with working(settings, taken) as broker:
+        ids, messages = broker.key(EVENTS_QUEUE, "XQ"), broker.key(EVENTS_QUEUE, "XQ", "msgs")
+        wait_until(lambda: broker.client.zcard(ids) == 1, DEADLINE, lambda: "no dead letter")
+        (raw,) = broker.client.hvals(messages)  # type: ignore[misc] # not async
+
+    assert dramatiq.Message.decode(raw).args[0].events()[0].received_at == 1
+
+
+def test_a_message_that_cannot_be_decoded_harms_no_other(settings: QueueSettings, taken: Taken) -> None:
+    """It becomes a dead letter while its neighbours are stored."""
+    enqueue_events(settings, events(1))
+    broker = EventBroker(settings)
+    with broker.client:
+        broker.do_enqueue(EVENTS_QUEUE, "garbage", b"\xc1 no MessagePack")
+    enqueue_events(settings, events(2))
+
+    with working(settings, taken) as broker:
+        wait_for(taken, 1, 2)
+        wait_until(
+            lambda: (
+                broker.client.hgetall(broker.key(EVENTS_QUEUE, "XQ", "msgs")) == {b"garbage": b"\xc1 no MessagePack"}
+            ),
+            DEADLINE,
+            lambda: "no dead letter",
+        )
+
+
+def test_a_dead_message_can_be_queued_again(settings: QueueSettings, taken: Taken) -> None:
+    """With an id of its own, so that its acknowledgement finds it."""
+    raw = events_message(events(1)).copy(options={"redis_message_id": "its former id"}).encode()
+
+    enqueue_message(settings, raw)
+
+    with working(settings, taken):
+        wait_for(taken, 1)
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: "the message was not acknowledged")
+    with pytest.raises(ValueError, match="cannot decode"):
+        enqueue_message(settings, b"\xc1")
+
+
+async def test_a_queue_that_may_lose_events_is_refused(settings: QueueSettings, valkey: Valkey) -> None:
+    """202 means on disk, so a server that does not fsync every write gets no event."""
+    with redis.Redis.from_url(valkey.url()) as client:
+        client.config_set("appendfsync", "everysec")
+        try:
+            async with writing(settings) as writer:
+                with pytest.raises(QueueUnavailableError, match="may lose events"):
+                    await writer.put(events(1))
+                with pytest.raises(QueueUnavailableError, match="may lose events"):
+                    await writer.check()
+            async with writing(msgspec.structs.replace(settings, queue_require_durable=False)) as writer:
+                await writer.put(events(2))
+        finally:
+            client.config_set("appendfsync", "always")
+
+    assert left(settings) == 1
+
+
+async def test_a_queue_that_does_not_answer_is_given_up(settings: QueueSettings, valkey: Valkey) -> None:
+    """Within the deadline, and it serves again as soon as it answers."""
+    async with writing(settings) as writer:
+        await writer.put(events(1))
+        valkey.pause()
+        try:
+            with pytest.raises(QueueUnavailableError):
+                await writer.put(events(2))
+        finally:
+            valkey.resume()
+
+        await writer.put(events(3))
+
+
+def test_workers_survive_a_restart_of_the_queue(settings: QueueSettings, valkey: Valkey, taken: Taken) -> None:
+    """What was on disk is there again, and the worker comes back by itself."""
+    with working(settings, taken):
+        enqueue_events(settings, events(1))
+        wait_for(taken, 1)
+        valkey.kill()
+        valkey.start()
+        enqueue_events(settings, events(2))
+
+        wait_for(taken, 2)
