@@ -1,0 +1,89 @@
+"""The application ``demo``, its token, and the commands that try The Eye out."""
+
+import asyncio
+import os
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import psycopg
+
+from the_eye.settings import Address, StoreSettings
+from the_eye.store.applications import (
+    ApplicationError,
+    create_application,
+    create_token,
+    list_applications,
+    live_tokens,
+)
+from the_eye.store.connect import AsyncConnection, connect, parameters
+from the_eye.tokens import Scope, token_hash
+
+APPLICATION = "demo"
+SCOPES = frozenset({Scope.INGEST, Scope.READ})
+CLIENT = "the-eye up"
+
+
+class DemoError(Exception):
+    """Raised when there is no token for trying out; its text is one line for people."""
+
+
+async def demo_token(settings: StoreSettings, file: Path) -> str:
+    """Give a live token of the application ``demo``: the one in ``file``, or a new one that is put there.
+
+    Raises DemoError.
+    """
+    try:
+        kept = _read(file)
+        if kept and await _is_live(settings, kept):
+            return kept
+        token = await asyncio.to_thread(_make_token, settings)
+        _keep(file, token)
+    except (ApplicationError, psycopg.Error, OSError) as error:
+        raise DemoError(" ".join(str(error).split())) from error
+    return token
+
+
+def _read(file: Path) -> str:
+    return file.read_text().strip() if file.exists() else ""
+
+
+async def _is_live(settings: StoreSettings, token: str) -> bool:
+    where = parameters(settings, CLIENT, settings.database_statement_seconds)
+    async with await AsyncConnection.connect(where, autocommit=True) as connection:
+        caller = (await live_tokens(connection)).get(token_hash(token))
+    return caller is not None and caller.application == APPLICATION and caller.scopes >= SCOPES
+
+
+def _make_token(settings: StoreSettings) -> str:
+    with connect(settings, CLIENT) as connection:
+        if APPLICATION not in {application.name for application in list_applications(connection)}:
+            create_application(connection, APPLICATION)
+        return create_token(connection, APPLICATION, SCOPES).text
+
+
+def _keep(file: Path, token: str) -> None:
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(f"{token}\n")
+    new.replace(file)
+
+
+def curl_lines(api: Address, token: str) -> tuple[str, str]:
+    """Make a command that sends an event, and one that reads it back; both can be pasted into a shell."""
+    session_id = str(uuid4())
+    event = {
+        "session_id": session_id,
+        "category": "page interaction",
+        "name": "cta click",
+        "data": {"host": "www.consumeraffairs.com", "path": "/", "element": "chat bubble"},
+        "timestamp": datetime.now(UTC),
+    }
+    authorization = ["--header", f"Authorization: Bearer {token}"]
+    body = ["--header", "Content-Type: application/json", "--data", msgspec.json.encode(event).decode()]
+    send = ["curl", "--request", "POST", f"http://{api}/events", *authorization, *body]
+    read = ["curl", f"http://{api}/sessions/{session_id}/events", *authorization]
+    return shlex.join(send), shlex.join(read)
