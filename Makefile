@@ -1,5 +1,5 @@
 # Everything happens in one .venv, from pinned and hashed requirements. To begin with, only python3 (3.11 or newer), its
-# pip and make are needed. PYTHON=... names another interpreter; `make clean` first when a .venv exists already.
+# pip and make are needed; PYTHON=... names another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,11 +58,19 @@ $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) is not installed' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo '$(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@$(PYTHON) -c 'import pip, sys; sys.exit(int(pip.__version__.split(".")[0]) < 23)' 2>/dev/null || \
+		{ echo '$(PYTHON) has no pip, or one older than 23; on Debian: apt install python3-pip' >&2; exit 1; }
 	@$(PYTHON) -m venv --without-pip --clear $(VENV)
 
-$(VENV)/.build: requirements/build.txt | $(BIN)/python
-	@$(PYTHON) -m pip --python $(BIN)/python --version >/dev/null 2>&1 || \
-		{ echo '$(PYTHON) has no pip, or one older than 22.3; on Debian: apt install python3-pip' >&2; exit 1; }
+# A .venv of another version than a PYTHON=... that is given is made anew.
+version = $(shell $(1) -c 'import sys; print(sys.version)' 2>/dev/null)
+ifneq ($(origin PYTHON),file)
+ifneq ($(call version,$(PYTHON)),$(call version,$(BIN)/python))
+.PHONY: $(BIN)/python
+endif
+endif
+
+$(VENV)/.build: requirements/build.txt $(BIN)/python
 	@requirements/install.sh build $(PYTHON) -m pip --python $(BIN)/python
 	@touch $@
 
