@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,11 +88,19 @@ class Server:
 
     def pause(self) -> None:
         """Freeze every process of the server: it keeps its connections and answers nothing."""
-        os.killpg(self._running.pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Go on after ``pause``."""
-        os.killpg(self._running.pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """Signal the children too: each of PostgreSQL's leads a process group of its own."""
+        pid = self._running.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 class Postgres(Server):
