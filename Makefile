@@ -26,9 +26,10 @@ venv-dev: $(VENV)/.dev ## Install what the targets below need, too
 test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
 	@$(BIN)/pytest $(ARGS)
 
-lint: $(VENV)/.dev typecheck ## Check style, types, imports and pins
+lint: $(VENV)/.dev ## Check style, types, imports and pins
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@! grep -nE '://|--(extra-)?index-url|--find-links|--trusted-host' requirements/*.txt \
 		|| { echo 'requirements/*.txt name no package index: each machine has its own' >&2; exit 1; }
