@@ -9,11 +9,12 @@ import click
 import dramatiq
 import structlog
 from dramatiq.worker import Worker
-from the_eye.rules.directory import RuleDirectory
 
 from the_eye.diagnostics import Answer, DiagnosticsServer
 from the_eye.logs import configure_logging
 from the_eye.queue import EVENTS_QUEUE, STORE_EVENTS, EventBroker
+from the_eye.rules.directory import RuleDirectory
+from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, WorkerSettings
 from the_eye.store.connect import open_pool
 from the_eye_worker import metrics
@@ -69,17 +70,18 @@ def _rules(settings: RuleSettings) -> RuleDirectory:
         settings.rules_dir,
         poll_seconds=settings.rules_poll_seconds,
         future_tolerance=settings.future_tolerance,
-        on_change=_count_rules,
+        on_change=_note_revision,
     )
+    _note_revision(rules.current)
     rules.load()
+    metrics.RULESET_RULES.set_function(lambda: len(rules.current.rules))
+    metrics.RULE_PROBLEMS.set_function(lambda: len(rules.problems))
     return rules
 
 
-def _count_rules(rules: RuleDirectory) -> None:
+def _note_revision(ruleset: RuleSet) -> None:
     metrics.RULESET_INFO.clear()
-    metrics.RULESET_INFO.labels(rules.current.revision).set(1)
-    metrics.RULESET_RULES.set(len(rules.current.rules))
-    metrics.RULE_PROBLEMS.set(len(rules.problems))
+    metrics.RULESET_INFO.labels(ruleset.revision).set(1)
 
 
 def _health(threads: Worker) -> Answer:

@@ -10,10 +10,10 @@ from uuid import UUID
 import msgspec
 import psycopg
 import structlog
-from the_eye.rules.ruleset import RuleSet
 
 from the_eye.event import Event, Fault, parse_event
 from the_eye.queue import Payload, QueuedEvent, Unfinished
+from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Pool
 from the_eye.store.dead_events import DeadEvent, set_aside
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
