@@ -10,8 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help up venv venv-dev test lint typecheck format requirements clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-14s%s\n' "$$name" "$$text"; done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # exec: make waits for The Eye itself, not for a shell, so that Ctrl-C and SIGTERM stop it in order.
 up: $(VENV)/.cli ## Run The Eye on this machine
@@ -52,7 +51,7 @@ requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UP
 
 clean: ## Delete .venv and the tools' caches; data in .the-eye/ stays
 	@rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find services tests -name __pycache__ -prune -exec rm -rf {} +
+	@find docs services tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian's python3 has venv but may lack ensurepip: the venv is made without pip, and its pip installed from outside.
 $(BIN)/python:
