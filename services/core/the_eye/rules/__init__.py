@@ -1,0 +1,1 @@
+"""ValidatorRules: read, compiled, kept current, and applied to events."""
