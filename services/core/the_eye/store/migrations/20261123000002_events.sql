@@ -32,7 +32,9 @@ CREATE INDEX events_event_id ON events (event_id);
 CREATE INDEX events_session ON events (session_id, "timestamp", event_id);
 CREATE INDEX events_application ON events (application_id, "timestamp", event_id);
 CREATE INDEX events_kind ON events (category, name, "timestamp", event_id);
-CREATE INDEX events_violations ON events ("timestamp", event_id) WHERE violations IS NOT NULL;
+CREATE INDEX events_violations ON events ("timestamp", event_id) WHERE violated_rules IS NOT NULL;
+CREATE INDEX events_application_violations ON events (application_id, "timestamp", event_id)
+    WHERE violated_rules IS NOT NULL;
 CREATE INDEX events_violated_rules ON events USING gin (violated_rules) WHERE violated_rules IS NOT NULL;
 
 CREATE TABLE events_default PARTITION OF events DEFAULT;
