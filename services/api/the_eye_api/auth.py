@@ -34,11 +34,16 @@ class TokenSnapshot:
         return self._tokens is not None
 
     async def refresh(self) -> None:
-        """Read the tokens once; what cannot be read is logged and tried again later."""
+        """Read the tokens once; what cannot be read is logged and tried again later.
+
+        Whatever goes wrong: a snapshot that is never refreshed again would let revoked tokens in for ever.
+        """
         try:
             self._tokens = await self._read()
-        except (psycopg.Error, OSError) as error:
-            log.warning("tokens_not_refreshed", error=str(error))
+        except psycopg.Error as error:
+            log.warning("tokens_not_refreshed", error=str(error).partition("\n")[0])
+        except Exception:
+            log.exception("tokens_not_refreshed")
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from the_eye.event import MAX_EVENT_BYTES
@@ -31,6 +32,15 @@ Accept = Callable[[Caller, Headers, Receive], Awaitable[msgspec.Struct]]
 log = structlog.get_logger(__name__)
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A path to which events are sent."""
+
+    path: str
+    accept: Accept
+    passed_on: tuple[str, ...] = ()
+    """Methods of the same path that are not about sending."""
+
+
 class Edge:
     """An ASGI application that accepts events and hands every other request to ``rest``."""
 
@@ -39,28 +49,29 @@ class Edge:
         self._tokens = tokens
         self._ingest = ingest
         self._body_seconds = body_seconds
-        self._routes: dict[str, tuple[str, Accept]] = {
-            "/events": ("/events", self._accept_one),
-            "/events/": ("/events", self._accept_one),
-            "/events/batch": ("/events/batch", self._accept_batch),
-            "/events/batch/": ("/events/batch", self._accept_batch),
-        }
+        one = Route("/events", self._accept_one, passed_on=("GET", "OPTIONS"))
+        batch = Route("/events/batch", self._accept_batch)
+        self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
-        found = self._routes.get(scope.get("path", "")) if scope.get("method") == "POST" else None
-        if found is not None:
-            route, accept = found
-            with metrics.IN_FLIGHT.track_inprogress():
-                await self._respond(route, accept, dict(scope["headers"]), receive, send)
-        else:
+        route = self._routes.get(scope["path"]) if scope["type"] == ScopeType.HTTP else None
+        if route is None or scope.get("method") in route.passed_on:
             await self._rest(scope, receive, send)
+        elif scope.get("method") != "POST":
+            allow = ", ".join(sorted({*route.passed_on, "POST"}))
+            await send_problem(
+                send, problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", headers={"Allow": allow})
+            )
+        else:
+            with metrics.IN_FLIGHT.track_inprogress():
+                await self._respond(route, dict(scope["headers"]), receive, send)
 
-    async def _respond(self, route: str, accept: Accept, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _respond(self, route: Route, headers: Headers, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
         try:
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
-            answer = await accept(caller, headers, receive)
+            answer = await route.accept(caller, headers, receive)
             status = HTTPStatus.ACCEPTED.value
             await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)
         except ProblemError as error:
@@ -69,11 +80,11 @@ class Edge:
         except ClientDisconnectedError:
             status = 499  # as nginx calls it: nobody is there to read a status
         except Exception:
-            log.exception("request_failed", route=route)
+            log.exception("request_failed", route=route.path)
             status = HTTPStatus.INTERNAL_SERVER_ERROR.value
             await send_problem(send, internal_error())
-        metrics.REQUESTS.labels(route, status).inc()
-        metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - start)
+        metrics.REQUESTS.labels(route.path, status).inc()
+        metrics.REQUEST_SECONDS.labels(route.path).observe(time.perf_counter() - start)
 
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         _media_type(headers, JSON_TYPES)
