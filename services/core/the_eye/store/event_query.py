@@ -4,9 +4,10 @@ No page counts or skips rows: each costs the same, however deep it is and howeve
 """
 
 import base64
+import contextlib
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -19,6 +20,9 @@ from psycopg.rows import class_row
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
+
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Payload bytes of a page, beyond one event's own; bounds a reader's memory."""
 
 SAME_ID = 10
 """How many events of one id are looked at: a sender may have given it at several times."""
@@ -110,7 +114,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """A page of a list."""
+    """A page of a list; it may be short of the limit and not the last."""
 
     events: list[StoredEvent]
     next_cursor: str | None
@@ -131,13 +135,18 @@ _COLUMNS = """e.event_id, e.session_id,
 async def list_events(
     connection: Connection, filter_: EventFilter, position: Position | None = None, limit: int = DEFAULT_LIMIT
 ) -> EventPage:
-    """Read up to ``limit`` events from ``position`` on."""
+    """Read up to ``limit`` events from ``position`` on, or as many as MAX_PAGE_BYTES holds."""
     query, parameters = page_query(filter_, position, limit + 1)
-    events = await _fetch(connection, query, parameters)
-    if len(events) <= limit:
-        return EventPage(events, None)
-    last = events[limit - 1]
-    return EventPage(events[:limit], Position(last.timestamp, last.event_id).cursor(filter_))
+    events: list[StoredEvent] = []
+    size = 0
+    async with contextlib.aclosing(_stream(connection, query, parameters)) as rows:
+        async for event in rows:
+            size += memoryview(event.data).nbytes
+            if events and (len(events) == limit or size > MAX_PAGE_BYTES):
+                last = events[-1]
+                return EventPage(events, Position(last.timestamp, last.event_id).cursor(filter_))
+            events.append(event)
+    return EventPage(events, None)
 
 
 def page_query(filter_: EventFilter, position: Position | None, rows: int) -> tuple[str, dict[str, Any]]:
@@ -178,8 +187,8 @@ def _beyond(filter_: EventFilter) -> str:
 
 async def read_event(connection: Connection, event_id: UUID, application_id: int | None = None) -> StoredEvent | None:
     """Read an event, of one application or of any; of several with this id, the latest."""
-    query, parameters = event_query(event_id, application_id)
-    return max(await _fetch(connection, query, parameters), key=lambda event: event.timestamp, default=None)
+    events = [event async for event in _stream(connection, *event_query(event_id, application_id))]
+    return max(events, key=lambda event: event.timestamp, default=None)
 
 
 def event_query(event_id: UUID, application_id: int | None) -> tuple[str, dict[str, Any]]:
@@ -196,10 +205,13 @@ async def find_application(connection: Connection, name: str) -> int | None:
     return row[0] if row else None
 
 
-async def _fetch(connection: Connection, query: str, parameters: dict[str, Any]) -> list[StoredEvent]:
+async def _stream(connection: Connection, query: str, parameters: dict[str, Any]) -> AsyncGenerator[StoredEvent]:
+    """Read row by row, and so never more than is wanted.
+
+    Streams are not prepared, which suits: a plan for any values would be a bad one for most.
+    """
     async with connection.cursor(row_factory=class_row(StoredEvent)) as cursor:
         cursor.adapters.register_loader("json", _RawLoader)
         cursor.adapters.register_loader("jsonb", _RawLoader)
-        # Not prepared: a plan for any values would be a bad one for most, since few filters are alike.
-        await cursor.execute(query.encode(), parameters, prepare=False)
-        return await cursor.fetchall()
+        async for event in cursor.stream(query.encode(), parameters):
+            yield event
