@@ -195,4 +195,13 @@ def _listening(key: str, address: Address) -> socket.socket:
 
 def _listen(address: Address) -> socket.socket:
     family, *_, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server((str(where[0]), address.port), family=family)
+    listener = socket.socket(family)
+    try:
+        # As servers do: a port whose connections are still closing is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
