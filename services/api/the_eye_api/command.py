@@ -1,5 +1,6 @@
 """``the-eye api``: one process that accepts events and shows them."""
 
+import signal
 import socket
 
 import click
@@ -26,6 +27,9 @@ def api() -> None:
     listening = listen(settings.api_listen)
     diagnostics.start()
     log.info("api_started", listen=str(settings.api_listen), metrics=str(diagnostics.address))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn handles it, and once it has stopped in order raises it again for whoever handled it before.
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
     diagnostics.stop()
     log.info("api_stopped")

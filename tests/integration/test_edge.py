@@ -1,0 +1,355 @@
+"""The HTTP edge in its own process, before a real queue and a real store: what it accepts, what it refuses, and how.
+
+What becomes of accepted events is the storing's and the whole way's to show.
+"""
+
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import dramatiq
+import httpx
+import pytest
+import redis
+from tests.servers import Postgres, Valkey, wait_until
+
+from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent
+from the_eye.settings import QueueSettings, StoreSettings
+from the_eye.store.applications import create_application, create_token, disable_application, revoke_token
+from the_eye.store.connect import Connection
+from the_eye.tokens import Scope
+
+DEADLINE = 20.0
+GOOD: dict[str, Any] = {
+    "session_id": "e2085be5-9137-4e4e-80b5-f1ffddc25423",
+    "category": "page interaction",
+    "name": "cta click",
+    "data": {"host": "www.consumeraffairs.com", "path": "/", "element": "chat bubble"},
+    "timestamp": "2023-01-01 09:15:27.243860Z",
+}
+MIB = 1024 * 1024
+
+
+class Edge:
+    """A running `the-eye api` with a token that may send and read."""
+
+    def __init__(self, queue: QueueSettings, connection: Connection) -> None:
+        self.queue = queue
+        self.connection = connection
+        create_application(connection, "demo")
+        self.created = create_token(connection, "demo", [Scope.INGEST, Scope.READ])
+        self.url = ""
+        self.metrics_url = ""
+
+    def client(self, token: str | None = None) -> httpx.Client:
+        """A client with a token."""
+        headers = {"Authorization": f"Bearer {token or self.created.text}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=10)
+
+    def send(self, content: bytes, path: str = "/events", token: str | None = None, **headers: str) -> httpx.Response:
+        """POST a body."""
+        with self.client(token) as client:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            return client.post(path, content=content, headers={"Content-Type": "application/json"} | names)
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """GET a path."""
+        with self.client(token) as client:
+            return client.get(path)
+
+    def batch(self, content: bytes, **headers: str) -> httpx.Response:
+        """POST a batch."""
+        return self.send(content, "/events/batch", **headers)
+
+    def queued(self) -> list[QueuedEvent]:
+        """Read what is in the queue, in order."""
+        dramatiq.set_encoder(EnvelopeEncoder())
+        with redis.Redis.from_url(self.queue.redis_url) as client:
+            name = f"{self.queue.queue_namespace}:{EVENTS_QUEUE}"
+            ids: list[Any] = client.lrange(name, 0, -1)
+            raw: list[Any] = client.hmget(f"{name}.msgs", ids) if ids else []
+        return [event for message in raw for event in dramatiq.Message.decode(message).args[0].events()]
+
+    def counted(self, sample: str) -> float:
+        """Read one of its metrics."""
+        lines = httpx.get(f"{self.metrics_url}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(sample))
+
+
+@contextmanager
+def running(edge: Edge, store: StoreSettings, **environ: str) -> Iterator[Edge]:
+    """Run the process until the test is done."""
+    ports = _free_ports(2)
+    settings = {
+        "THE_EYE_DATABASE_URL": store.database_url,
+        "THE_EYE_REDIS_URL": edge.queue.redis_url,
+        "THE_EYE_QUEUE_NAMESPACE": edge.queue.queue_namespace,
+        "THE_EYE_QUEUE_TIMEOUT_SECONDS": "1",
+        "THE_EYE_TOKEN_REFRESH_SECONDS": "0.2",
+        "THE_EYE_DATABASE_CONNECT_SECONDS": "1",
+        "THE_EYE_API_LISTEN": f"127.0.0.1:{ports[0]}",
+        "THE_EYE_API_METRICS_LISTEN": f"127.0.0.1:{ports[1]}",
+    }
+    command = [sys.executable, "-m", "the_eye_cli", "api"]
+    process = subprocess.Popen(command, env={**os.environ, **settings, **environ})  # noqa: S603 - our own command
+    edge.url, edge.metrics_url = (f"http://127.0.0.1:{port}" for port in ports)
+    try:
+        wait_until(lambda: _status(f"{edge.url}/readyz") == 200, DEADLINE, lambda: "the edge did not get ready")
+        yield edge
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def edge(queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection) -> Iterator[Edge]:
+    """The edge, ready."""
+    with running(Edge(queue_settings, connection), store_settings) as ready:
+        yield ready
+
+
+def body(**changes: object) -> bytes:
+    """Encode a good event with changes."""
+    return json.dumps(GOOD | changes).encode()
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """Read an error, whose shape is always the same."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found["status"] == status
+    assert found["code"]
+    return found
+
+
+def faults(response: httpx.Response, status: int = 400) -> list[tuple[str, str]]:
+    """Read the places and codes of an error."""
+    return [(fault["path"], fault["code"]) for fault in problem(response, status)["errors"]]
+
+
+def test_an_event_is_queued_as_it_came(edge: Edge) -> None:
+    """Byte for byte, with the id that the answer names, and with or without the slash."""
+    raw = body().replace(b'"/"', b'"/" , "n": 1.00000000000000000001')
+
+    first, second = edge.send(raw), edge.send(body(event_id="6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"), "/events/")
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json() == {"event_id": "6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"}
+    queued = edge.queued()
+    assert [str(UUID(bytes=event.event_id)) for event in queued] == [
+        first.json()["event_id"],
+        second.json()["event_id"],
+    ]
+    assert queued[0].body == raw
+    assert {event.application for event in queued} == {"demo"}
+
+
+def test_a_malformed_event_is_refused_with_every_fault(edge: Edge) -> None:
+    """And nothing of it is queued."""
+    response = edge.send(body(session_id="x", category=""))
+
+    assert sorted(faults(response)) == [("$.category", "invalid_length"), ("$.session_id", "invalid_uuid")]
+    assert edge.queued() == []
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_batch_is_queued_in_one_message(edge: Edge, encoding: str) -> None:
+    """In order, compressed or not."""
+    ids = [str(uuid4()) for _ in range(1_000)]
+    content = json.dumps([GOOD | {"event_id": event_id} for event_id in ids]).encode()
+    if encoding == "gzip":
+        content = gzip.compress(content)
+
+    response = edge.batch(content, Content_Encoding=encoding)
+
+    assert response.status_code == 202, response.text
+    assert response.json() == {"accepted": 1000, "refused": []}
+    assert [str(UUID(bytes=event.event_id)) for event in edge.queued()] == ids
+    assert edge.counted("the_eye_group_events_count") == 1
+
+
+def test_one_malformed_event_refuses_no_neighbour(edge: Edge) -> None:
+    """It is named by its place, with its faults; lines are told apart as array members are."""
+    lines = b"\n".join([body(name="first"), b"", b'{"session_id": 5', body(name="second"), body(name=5), b""])
+
+    response = edge.batch(lines, Content_Type="application/x-ndjson; charset=utf-8")
+
+    assert response.status_code == 202, response.text
+    answer = response.json()
+    assert answer["accepted"] == 2
+    assert [(one["index"], one["errors"][0]["path"], one["errors"][0]["code"]) for one in answer["refused"]] == [
+        (1, "$", "malformed_json"),
+        (3, "$.name", "invalid_type"),
+    ]
+    assert len(edge.queued()) == 2
+
+
+def test_a_batch_without_a_good_event_is_malformed(edge: Edge) -> None:
+    """Each fault with its place in the batch."""
+    assert faults(edge.batch(json.dumps([GOOD | {"name": 5}, 7]).encode())) == [
+        ("$[0].name", "invalid_type"),
+        ("$[1]", "invalid_type"),
+    ]
+    assert faults(edge.batch(b"[]")) == [("$", "empty_batch")]
+    assert faults(edge.batch(b"\n\n", Content_Type="application/x-ndjson")) == [("$", "empty_batch")]
+    assert faults(edge.batch(body())) == [("$", "invalid_type")]
+    assert faults(edge.batch(b"[" + body())) == [("$", "malformed_json")]
+    assert faults(edge.batch(b"[" * 100_000)) == [("$", "too_deep")]
+
+
+def test_what_is_too_large_is_refused(edge: Edge) -> None:
+    """In events, in bytes, and in what a small body unpacks to."""
+    assert problem(edge.batch(b"[" + b",".join([b"1"] * 1001) + b"]"), 413)["code"] == "too_many_events"
+    lines = edge.batch(b"{}\n" * 1001, Content_Type="application/x-ndjson")
+    assert problem(lines, 413)["code"] == "too_many_events"
+    assert problem(edge.batch(b" " * (4 * MIB + 1)), 413)["code"] == "too_large"
+    assert problem(edge.send(b" " * (MIB + 1)), 413)["code"] == "too_large"
+    bomb = gzip.compress(b" " * (200 * MIB))
+    assert problem(edge.batch(bomb, Content_Encoding="gzip"), 413)["code"] == "too_large"
+
+
+def test_an_unsupported_form_is_named(edge: Edge) -> None:
+    """With what is supported."""
+    form = edge.send(body(), Content_Type="application/x-www-form-urlencoded")
+    assert problem(form, 415)["code"] == "unsupported_media_type"
+    assert form.headers["accept"] == "application/json"
+    packed = edge.send(body(), Content_Encoding="br")
+    assert problem(packed, 415)["code"] == "unsupported_encoding"
+    assert packed.headers["accept-encoding"] == "gzip, zstd"
+
+
+def test_no_token_no_event(edge: Edge) -> None:
+    """Without one, with an unknown one, with one that is no token."""
+    for authorization in ("", "Bearer", "Bearer eye_unknown", "Basic ZGVtbzpkZW1v", "Bearer \xff"):
+        headers = [(b"Authorization", authorization.encode("latin-1"))] if authorization else []
+        response = httpx.post(f"{edge.url}/events", content=body(), headers=headers)
+        problem(response, 401)
+        assert response.headers["www-authenticate"].startswith("Bearer ")
+
+    assert edge.queued() == []
+
+
+def test_a_token_allows_its_scopes_alone(edge: Edge) -> None:
+    """Sending and reading are apart."""
+    sender = create_token(edge.connection, "demo", [Scope.INGEST]).text
+    reader = create_token(edge.connection, "demo", [Scope.READ]).text
+    wait_until(lambda: edge.get("/events", reader).status_code == 200, DEADLINE, lambda: "not taken up")
+
+    response = edge.send(body(), token=reader)
+
+    assert problem(response, 403)["code"] == "insufficient_scope"
+    assert 'scope="ingest"' in response.headers["www-authenticate"]
+    assert edge.send(body(), token=sender).status_code == 202
+    problem(edge.get("/events", sender), 403)
+
+
+def test_a_revoked_token_stops_working(edge: Edge) -> None:
+    """Within the refresh, and so does every token of a disabled application."""
+    second = create_token(edge.connection, "demo", [Scope.INGEST])
+    wait_until(lambda: edge.send(body(), token=second.text).status_code == 202, DEADLINE, lambda: "not taken up")
+
+    revoke_token(edge.connection, second.id)
+    wait_until(lambda: edge.send(body(), token=second.text).status_code == 401, DEADLINE, lambda: "still works")
+
+    disable_application(edge.connection, "demo")
+    wait_until(lambda: edge.send(body()).status_code == 401, DEADLINE, lambda: "still works")
+
+
+def test_events_are_accepted_while_the_database_is_away(edge: Edge, postgres: Postgres) -> None:
+    """The last known tokens stay in force; readers are asked to come back."""
+    postgres.stop()
+    try:
+        assert edge.send(body()).status_code == 202
+        response = edge.get("/events")
+        problem(response, 503)
+        assert int(response.headers["retry-after"]) > 0
+        assert httpx.get(f"{edge.url}/readyz").status_code == 200
+    finally:
+        postgres.start()
+
+    assert edge.send(body()).status_code == 202
+
+
+def test_a_queue_that_is_away_is_never_a_202(edge: Edge, valkey: Valkey) -> None:
+    """Nor a hang; and it serves again by itself."""
+    valkey.pause()
+    try:
+        response = edge.send(body())
+        assert problem(response, 503)["code"] == "queue_unavailable"
+        assert int(response.headers["retry-after"]) > 0
+        problem(httpx.get(f"{edge.url}/readyz"), 503)
+        assert httpx.get(f"{edge.url}/healthz").status_code == 200
+    finally:
+        valkey.resume()
+    wait_until(lambda: edge.send(body()).status_code == 202, DEADLINE, lambda: "did not come back")
+
+    valkey.kill()
+    assert problem(edge.send(body()), 503)["code"] == "queue_unavailable"
+    valkey.start()
+    wait_until(lambda: edge.send(body()).status_code == 202, DEADLINE, lambda: "did not come back")
+
+
+def test_every_error_has_the_one_shape(edge: Edge) -> None:
+    """Also those of routes and methods that do not exist."""
+    with edge.client() as client:
+        problem(client.get("/nothing"), 404)
+        problem(client.post("/nothing"), 404)
+        for method, path in [
+            ("DELETE", "/events"),
+            ("PUT", "/events"),
+            ("GET", "/events/batch/x"),
+            ("POST", "/healthz"),
+        ]:
+            response = client.request(method, path)
+            assert response.status_code in {404, 405}
+            problem(response, response.status_code)
+
+
+def test_the_description_is_complete_and_served_from_here(edge: Edge) -> None:
+    """OpenAPI with every route, and a page that loads nothing from elsewhere."""
+    schema = httpx.get(f"{edge.url}/api/schema").json()
+    assert set(schema["paths"]) == {"/events", "/events/batch", "/events/{event_id}", "/sessions/{session_id}/events"}
+    assert set(schema["paths"]["/events"]) == {"get", "post"}
+
+    page = httpx.get(f"{edge.url}/api/schema/swagger-ui").text
+    assets = [part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
+    assert len(assets) >= 3
+    for asset in assets:
+        assert asset.startswith("/")
+        assert httpx.get(f"{edge.url}{asset}").status_code == 200
+
+
+def test_what_is_accepted_and_refused_is_counted(edge: Edge) -> None:
+    """The half of the ledger that the edge keeps."""
+    edge.send(body())
+    edge.send(b"{")
+    edge.batch(json.dumps([GOOD, GOOD, 5]).encode())
+
+    assert edge.counted("the_eye_events_accepted_total") == 3
+    assert edge.counted('the_eye_events_refused_total{code="malformed_json"}') == 1
+    assert edge.counted('the_eye_events_refused_total{code="invalid_type"}') == 1
+    assert edge.counted('the_eye_http_requests_total{route="/events",status="202"}') == 1
