@@ -3,40 +3,18 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg.types.json import Jsonb
+from tests.integration.store.rows import event, insert, violating
 from tests.servers import Postgres
 
 from the_eye.store.connect import Connection
 from the_eye_cli.migrate import MIGRATIONS, dbmate_url, find_dbmate, migrate
 
-EVENT: dict[str, Any] = {
-    "timestamp": datetime(2023, 1, 1, tzinfo=UTC),
-    "event_id": uuid4(),
-    "received_at": datetime(2023, 1, 1, tzinfo=UTC),
-    "session_id": uuid4(),
-    "application_id": 1,
-    "valid": True,
-    "category": "page interaction",
-    "name": "cta click",
-    "data": '{"n": 1.10}',
-    "ruleset": bytes(32),
-    "violations": None,
-    "violated_rules": None,
-}
-VIOLATED = {"violations": Jsonb([{"rule": "shop/a"}]), "violated_rules": ["shop/a"]}
-
-INSERT = (
-    'INSERT INTO events ("timestamp", event_id, received_at, session_id, application_id, valid, category, name, data,'
-    " ruleset, violations, violated_rules) VALUES (%(timestamp)s, %(event_id)s, %(received_at)s, %(session_id)s,"
-    " %(application_id)s, %(valid)s, %(category)s, %(name)s, %(data)s, %(ruleset)s, %(violations)s, %(violated_rules)s)"
-)
+VIOLATED = violating("shop/a")
 
 
 @pytest.fixture
@@ -94,7 +72,7 @@ def test_a_database_that_is_away_is_one_clear_error() -> None:
 def test_an_event_is_kept_exactly(connection: Connection) -> None:
     """The json column holds the sender's bytes: spaces, digits, repeated keys."""
     data = '{"n": 1.10, "big": 123456789012345678901234567890,"a":1, "a" :2}'
-    connection.execute(INSERT, {**EVENT, "data": data})
+    insert(connection, event(data=data))
 
     assert connection.execute("SELECT data::text FROM events").fetchall() == [(data,)]
 
@@ -122,15 +100,15 @@ def test_an_event_is_kept_exactly(connection: Connection) -> None:
 def test_a_row_that_breaks_a_promise_is_refused(connection: Connection, wrong: dict[str, object]) -> None:
     """What no reader could make sense of cannot be written."""
     with pytest.raises(psycopg.errors.CheckViolation):
-        connection.execute(INSERT, {**EVENT, **wrong})
+        insert(connection, event(**wrong))
 
 
 @pytest.mark.parametrize(
     "right",
     [
         {"category": "\N{PILE OF POO}" * 255, "name": "é" * 255},
-        {"valid": False, **VIOLATED},
-        {"valid": True, **VIOLATED},
+        VIOLATED,
+        violating("shop/a", action="Audit"),
         {"timestamp": "0001-01-01T00:00:00Z"},
         {"timestamp": "9999-12-31T23:59:59.999999Z"},
     ],
@@ -138,14 +116,15 @@ def test_a_row_that_breaks_a_promise_is_refused(connection: Connection, wrong: d
 )
 def test_a_row_at_the_edge_of_what_is_promised_is_taken(connection: Connection, right: dict[str, object]) -> None:
     """Lengths count characters; an audited event is valid and has violations."""
-    connection.execute(INSERT, {**EVENT, **right})
+    insert(connection, event(**right))
 
 
 def test_an_event_is_stored_once(connection: Connection) -> None:
     """The same event_id and timestamp never make a second row."""
-    connection.execute(INSERT, EVENT)
+    same = event()
+    insert(connection, same)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        connection.execute(INSERT, EVENT)
+        insert(connection, same)
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM applications", "TRUNCATE applications CASCADE"])
