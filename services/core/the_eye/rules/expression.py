@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from the_eye.event import Event
 
-_VARIABLES = {
+VARIABLES = {
     "event.event_id": cel.Type.STRING,
     "event.session_id": cel.Type.STRING,
     "event.category": cel.Type.STRING,
@@ -29,6 +29,7 @@ _VARIABLES = {
     "event.received_at": cel.Type.TIMESTAMP,
     "event.data": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
 }
+"""What expressions know, by name."""
 
 
 class InvalidExpression(msgspec.Struct, frozen=True):
@@ -103,7 +104,7 @@ def compile_expression(text: str) -> Expression | InvalidExpression:
 
 
 # has() of a variable with a dotted name gives its value instead of true, which no author would understand.
-_ALWAYS_THERE = re.compile(rf"\bhas\(\s*({'|'.join(map(re.escape, _VARIABLES))})\s*\)")
+_ALWAYS_THERE = re.compile(rf"\bhas\(\s*({'|'.join(map(re.escape, VARIABLES))})\s*\)")
 
 # CEL looks at a regular expression only when it is used; a literal one can be tried out beforehand.
 _LITERAL_PATTERN = re.compile(r"""\.matches\(\s*([rR]?(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"))\s*\)""")
@@ -138,7 +139,7 @@ def activation_of(event: "Event", data: "dict[str, Any]") -> cel.Activation:
 
 @cache
 def _environment() -> cel.Env:
-    return cel.NewEnv(variables=_VARIABLES, extensions=[ext_strings.ExtStrings(), ext_optional.ExtOptional()])
+    return cel.NewEnv(variables=VARIABLES, extensions=[ext_strings.ExtStrings(), ext_optional.ExtOptional()])
 
 
 _LOCATED = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
