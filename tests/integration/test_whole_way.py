@@ -97,9 +97,9 @@ class Up:
     @property
     def database_url(self) -> str:
         """Where it has said that its database is."""
-        match = re.search(r"Database\s+(\S+)", self.output)
+        match = re.search(r"postgresql://[^'\s]+", self.output)
         assert match is not None, self.output
-        return match[1]
+        return match[0]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop and give its exit status."""
