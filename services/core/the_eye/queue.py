@@ -26,6 +26,7 @@ import redis.asyncio
 import structlog
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.common import compute_backoff
 from dramatiq.encoder import Encoder, MessageData
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.errors import Retry as DramatiqRetry
@@ -40,6 +41,7 @@ STORE_EVENTS = "store_events"
 
 NEVER_MS = 100 * 365 * 24 * 60 * 60 * 1000
 EVERY_COMMAND = 1_000_000
+HEARTBEATS_PER_TIMEOUT = 5
 
 log = structlog.get_logger(__name__)
 
@@ -186,21 +188,38 @@ class EventConsumer(_RedisConsumer):
     def __init__(self, broker: EventBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._recover_at = 0.0
+        self._heartbeat_at = 0.0
 
     def __next__(self) -> MessageProxy | None:
         try:
-            if not self.message_cache and time.monotonic() >= self._recover_at:
-                self.recover()
+            if not self.message_cache:
+                if time.monotonic() >= self._recover_at:
+                    self.recover()
+                if self._nothing_to_do():
+                    return None
             message: MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call]
         except DecodeError:  # its text holds the message
             log.error("message_not_decoded", queue=self.queue_name)  # noqa: TRY400
             self._recover_at = 0.0
             return None
-        except redis.TimeoutError as error:
+        except (redis.ConnectionError, redis.TimeoutError) as error:
             raise ConnectionClosed(error) from None
         if message is not None:
             self.broker.claimed.add(message.options["redis_message_id"])
         return message
+
+    def _nothing_to_do(self) -> bool:
+        """See whether there is reason to run Dramatiq's script, and wait a moment if there is none.
+
+        The script writes a heartbeat, so on an idle queue every look would cost the server an fsync.
+        """
+        now = time.monotonic()
+        if now >= self._heartbeat_at or self.broker.client.llen(self.broker.key(self.queue_name)):
+            self._heartbeat_at = now + self.broker.heartbeat_timeout / 1000 / HEARTBEATS_PER_TIMEOUT
+            return False
+        self.misses, milliseconds = compute_backoff(self.misses, max_backoff=self.timeout)
+        time.sleep(milliseconds / 1000)
+        return True
 
     def recover(self) -> None:
         """Give back what the server holds as claimed by this process and this process does not know of.

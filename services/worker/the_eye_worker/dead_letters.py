@@ -34,6 +34,8 @@ class DeadLetterSweep:
                 self.sweep()
             except (redis.RedisError, psycopg.Error) as error:
                 log.warning("dead_letters_not_swept", error=str(error).partition("\n")[0])
+            except Exception:  # the next sweep may succeed; without this thread dead letters would stay unseen
+                log.exception("dead_letters_not_swept")
 
     def sweep(self) -> int:
         """Move what is there and say how many messages that were.
