@@ -169,6 +169,11 @@ class EmbeddedPostgres:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [*self._prefix, str(self._programs / "postgres"), "-D", str(self.data), *options]
 
+    @property
+    def psql(self) -> list[str]:
+        """What looks into the database by hand, with the program of the wheel where the system has none."""
+        return ["psql" if shutil.which("psql") else str(self._programs / "psql"), self.url]
+
     async def why_not_ready(self) -> str:
         """Say why the server cannot be used yet; an empty text means that it can."""
         return await why_no_database(self._url("postgres"))

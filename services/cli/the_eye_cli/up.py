@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ MIGRATE_SECONDS = 600.0
 MAINTAIN_SECONDS = 600.0
 MAINTAIN_EVERY_SECONDS = 60 * 60.0
 READY_SECONDS = 30.0
-OWN_SERVER_SECONDS = 10.0
+OWN_SERVER_SECONDS = 5.0
 
 API_STOP_SECONDS = 30.0
 WORKER_STOP_SECONDS = 5.0
@@ -283,7 +284,7 @@ def summary(plan: Plan, token: str, seconds: float) -> str:
     """Say where everything is and how to try it."""
     api, metrics = reachable(plan.api.api_listen), reachable(plan.api.api_metrics_listen)
     worker = reachable(plan.worker.worker_metrics_listen)
-    database = plan.store.database_url if plan.postgres else redact(plan.store.database_url)
+    database = shlex.join(plan.postgres.psql) if plan.postgres else redact(plan.store.database_url)
     places = f"""
 The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
 
@@ -299,4 +300,4 @@ The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
     if not token:
         return places
     send, read = curl_lines(api, token)
-    return f"{places}  Token           {token}\n\nSend an event:\n\n{send}\n\nRead it back:\n\n{read}\n"
+    return f"{places}  Token           {token}\n\nSend an event:\n\n{send}\n\nRead it back a moment later:\n\n{read}\n"

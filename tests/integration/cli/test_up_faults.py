@@ -174,6 +174,26 @@ def test_a_child_that_dies_is_named_with_its_last_lines_and_the_others_are_stopp
 
 
 @on_linux
+def test_a_second_ctrl_c_ends_the_wait_for_a_child_that_does_not_stop(tmp_path: Path) -> None:
+    with running(tmp_path, changes={"THE_EYE_WORKER_SHUTDOWN_SECONDS": "600"}) as machine:
+        os.kill(machine.children()["the_eye_cli worker"], signal.SIGSTOP)
+        machine.process.send_signal(signal.SIGINT)
+        until(lambda: "api ... stopped" in machine.err, PATIENCE)
+
+        def interrupt_again() -> bool:
+            machine.process.send_signal(signal.SIGINT)
+            return "SIGINT: hurrying" in machine.err
+
+        # Again and again, because what comes within a second is taken for the same wish.
+        until(interrupt_again, PATIENCE)
+        status = machine.wait_for_end()
+
+    assert status == 1
+    assert "worker ... did not stop in time and was killed" in machine.err
+    assert "postgres ... stopped" in machine.err
+
+
+@on_linux
 def test_after_up_itself_was_killed_nothing_is_left_and_the_next_start_goes_on(tmp_path: Path) -> None:
     with running(tmp_path) as machine:
         token = machine.token
@@ -202,7 +222,7 @@ def test_a_second_start_has_the_first_one_s_token_and_a_revoked_one_is_replaced(
         token = machine.token
     with running(tmp_path) as machine:
         assert machine.token == token
-        environ = {**machine.environ, "THE_EYE_DATABASE_URL": machine.find(r"^  Database +(\S+)$")}
+        environ = {**machine.environ, "THE_EYE_DATABASE_URL": machine.find("(postgresql://[^']+)'")}
         subprocess.run([*THE_EYE, "token", "revoke", "1"], env=environ, check=True)  # noqa: S603 - our own command
     with running(tmp_path) as machine:
         assert machine.token != token
