@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.rules.making import manifest
 
@@ -307,6 +307,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(JSON, JSON, JSON, JSON)
 def test_no_object_raises(top: Any, spec: Any, match: Any, validations: Any) -> None:
     for value in (

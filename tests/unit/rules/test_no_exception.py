@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.rules.making import TOLERANCE, cel, event, manifest, rule, ruleset, schema
 
@@ -62,6 +62,7 @@ def _raw(data: object) -> bytes:
     )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(DATA, st.text(min_size=1, max_size=6), st.text(min_size=1, max_size=6), TIMES, TIMES)
 def test_judging_never_raises(data: Any, category: str, name: str, timestamp: datetime, received_at: datetime) -> None:
     judged = event(_raw(data), category=category, name=name, timestamp=timestamp, received_at=received_at)
@@ -72,11 +73,13 @@ def test_judging_never_raises(data: Any, category: str, name: str, timestamp: da
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=40))
 def test_judging_never_raises_whatever_the_bytes(data: bytes) -> None:
     assert isinstance(DEMANDING.judge(event(data)), Verdict)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=40))
 def test_compiling_never_raises_whatever_the_expression(expression: str) -> None:
     outcome = read_manifest(manifest(validations=[{"expression": f"event.data.a == {expression}"}]))
@@ -84,6 +87,7 @@ def test_compiling_never_raises_whatever_the_expression(expression: str) -> None
         compile_ruleset([outcome], future_tolerance=TOLERANCE)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(
         st.sampled_from(["type", "properties", "items", "$ref", "$id", "pattern", "format", "enum", "$defs", "allOf"]),
@@ -96,6 +100,7 @@ def test_compiling_never_raises_whatever_the_schema(keywords: dict[str, Any]) ->
         compile_ruleset([outcome], future_tolerance=TOLERANCE)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(alphabet="ab*?[]!-^\\{}.(", min_size=1, max_size=12), st.text(max_size=8))
 def test_every_pattern_that_is_accepted_can_be_matched(pattern: str, text: str) -> None:
     outcome = read_manifest(manifest(match={"category": pattern}, **cel("false")))
