@@ -9,6 +9,8 @@ import msgspec
 import psycopg
 import structlog
 from litestar import MediaType, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from the_eye.event import Fault
 from the_eye.store.connect import AsyncConnection, AsyncPool
@@ -32,10 +34,12 @@ from the_eye_api.queries_parameters import LIST_PARAMETERS, PAGE_PARAMETERS, rea
 log = structlog.get_logger(__name__)
 
 AnyRequest = Request[Any, Any, Any]
+Reader = NamedDependency[Caller]
+Pool = NamedDependency[AsyncPool]
 
 
 @get("/events", **LIST_DOCS)
-async def get_events(request: AnyRequest, caller: Caller, pool: AsyncPool) -> Response[bytes]:
+async def get_events(request: AnyRequest, caller: Reader, pool: Pool) -> Response[bytes]:
     """List the events that fit all given parameters."""
     given = read_parameters(request.scope["query_string"], LIST_PARAMETERS)
     if "from" in given and "to" in given and given["from"] > given["to"]:
@@ -58,7 +62,7 @@ async def get_events(request: AnyRequest, caller: Caller, pool: AsyncPool) -> Re
 
 
 @get("/events/{event_id:str}", **EVENT_DOCS)
-async def get_event(request: AnyRequest, event_id: str, caller: Caller, pool: AsyncPool) -> Response[bytes]:
+async def get_event(request: AnyRequest, event_id: FromPath[str], caller: Reader, pool: Pool) -> Response[bytes]:
     """Show one event."""
     read_parameters(request.scope["query_string"], ())
     wanted = read_path_uuid("event_id", event_id)
@@ -70,7 +74,9 @@ async def get_event(request: AnyRequest, event_id: str, caller: Caller, pool: As
 
 
 @get("/sessions/{session_id:str}/events", **SESSION_DOCS)
-async def get_session_events(request: AnyRequest, session_id: str, caller: Caller, pool: AsyncPool) -> Response[bytes]:
+async def get_session_events(
+    request: AnyRequest, session_id: FromPath[str], caller: Reader, pool: Pool
+) -> Response[bytes]:
     """List a session's events in the order they occurred."""
     given = read_parameters(request.scope["query_string"], PAGE_PARAMETERS)
     wanted = read_path_uuid("session_id", session_id)

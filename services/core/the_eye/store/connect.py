@@ -124,6 +124,8 @@ def _pool_options(settings: StoreSettings, name: str, size: int) -> dict[str, An
         "max_size": size,
         "name": name,
         "timeout": settings.database_connect_seconds,
+        # Few idle connections, so that few are found broken, one after the other, when the database was restarted.
+        "max_idle": 60.0,
         # The pool doubles the pause between attempts up to this long: a short one finds a database that came back.
         "reconnect_timeout": settings.database_connect_seconds,
     }
