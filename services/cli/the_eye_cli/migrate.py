@@ -23,7 +23,7 @@ OLDEST_SERVER = 16
 URL_VARIABLE = "THE_EYE_DBMATE_URL"
 """The URL goes through the environment: arguments are for everyone on the machine to see."""
 
-_UNDERSTOOD = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options")
+_UNDERSTOOD = ("host", "hostaddr", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "options")
 """Parameters that dbmate's driver shares with libpq; it would send others to the server, which refuses them."""
 
 _APPLIED = re.compile(r"^Applied: (\d+)", re.MULTILINE)
@@ -93,19 +93,13 @@ def find_dbmate() -> str:
 def dbmate_url(url: str) -> str:
     """Translate a libpq URL into one that dbmate's driver understands the same way."""
     given = read_url(url)
-    host, user = given.get("host", ""), given.get("user", "")
-    query = {key: given[key] for key in _UNDERSTOOD if key in given}
     # libpq's default; the driver's own is to demand TLS.
-    query.setdefault("sslmode", "prefer")
-    if host.startswith("/"):
-        query["socket"] = host
+    query = {"sslmode": "prefer"} | {key: given[key] for key in _UNDERSTOOD if key in given}
+    user = _quote(given.get("user", ""))
     password = f":{_quote(given['password'])}" if "password" in given else ""
-    place = "" if host.startswith("/") else f"[{host}]" if ":" in host else host
-    port = f":{given['port']}" if "port" in given and place else ""
-    if "port" in given and not place:
-        query["port"] = given["port"]
-    name = _quote(given.get("dbname", user))
-    return f"postgres://{_quote(user)}{password}@{place}{port}/{name}?{urllib.parse.urlencode(query)}"
+    name = _quote(given["dbname"]) if "dbname" in given else user
+    # Host and port stand in the query, where dbmate takes sockets and IPv6 addresses too.
+    return f"postgres://{user}{password}@/{name}?{urllib.parse.urlencode(query)}"
 
 
 def _quote(text: str) -> str:

@@ -55,14 +55,14 @@ def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("url", "translated"),
     [
-        ("postgresql://u@/d?host=/run/pg", "postgres://u@/d?sslmode=prefer&socket=%2Frun%2Fpg"),
-        ("postgresql://u@/d?host=/run/pg&port=5", "postgres://u@/d?sslmode=prefer&socket=%2Frun%2Fpg&port=5"),
-        ("postgresql://u@%2Frun%2Fpg/d", "postgres://u@/d?sslmode=prefer&socket=%2Frun%2Fpg"),
-        ("postgres://u:p%40ss%2F@db:5433/d", "postgres://u:p%40ss%2F@db:5433/d?sslmode=prefer"),
-        ("postgres://u@[::1]/d?sslmode=disable", "postgres://u@[::1]/d?sslmode=disable"),
-        ("postgres://u@db?target_session_attrs=any&application_name=x", "postgres://u@db/u?sslmode=prefer"),
+        ("postgresql://u@/d?host=/run/pg", "postgres://u@/d?sslmode=prefer&host=%2Frun%2Fpg"),
+        ("postgresql://u@/d?host=/run/pg&port=5", "postgres://u@/d?sslmode=prefer&host=%2Frun%2Fpg&port=5"),
+        ("postgresql://u@%2Frun%2Fpg/d", "postgres://u@/d?sslmode=prefer&host=%2Frun%2Fpg"),
+        ("postgres://u:p%40ss%2F@db:5433/d", "postgres://u:p%40ss%2F@/d?sslmode=prefer&host=db&port=5433"),
+        ("postgres://u@[::1]/d?sslmode=disable", "postgres://u@/d?sslmode=disable&host=%3A%3A1"),
+        ("postgres://u@db?target_session_attrs=any&application_name=x", "postgres://u@/u?sslmode=prefer&host=db"),
         ("postgresql://db/a%20b?user=u&sslmode=verify-full&sslrootcert=/ca.pem",
-         "postgres://u@db/a%20b?sslmode=verify-full&sslrootcert=%2Fca.pem"),
+         "postgres://u@/a%20b?sslmode=verify-full&host=db&sslrootcert=%2Fca.pem"),
     ],
 )  # fmt: skip
 def test_dbmate_gets_the_same_in_its_own_spelling(url: str, translated: str) -> None:
