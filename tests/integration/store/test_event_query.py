@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import msgspec
 import psycopg
 import pytest
-from docs.explain_queries import fill
 from tests.integration.conftest import clean
 from tests.integration.store.rows import NOON, SESSION, event, insert, violating
+from tests.traffic import fill
 
 from the_eye.settings import StoreSettings
 from the_eye.store import event_query as module
@@ -157,12 +157,19 @@ async def test_pages_show_each_event_once_in_order(
     reader: AsyncConnection, connection: Connection, limit: int, *, oldest_first: bool
 ) -> None:
     """Several events have the same time; some that come between two pages, where pages were, move nothing."""
-    filter_ = EventFilter(oldest_first=oldest_first, category="page interaction")
-    insert(connection, *(event(timestamp=NOON + timedelta(seconds=second % 4)) for second in range(20)))
+    filter_ = EventFilter(
+        oldest_first=oldest_first,
+        category="page interaction",
+        since=NOON + timedelta(seconds=1),
+        until=NOON + timedelta(seconds=5),
+    )
+    insert(connection, *(event(timestamp=NOON + timedelta(seconds=second % 6)) for second in range(30)))
     expected = connection.execute(
-        'SELECT event_id FROM events ORDER BY "timestamp", event_id' if oldest_first
-        else 'SELECT event_id FROM events ORDER BY "timestamp" DESC, event_id DESC'
-    ).fetchall()  # fmt: skip
+        """SELECT event_id FROM events WHERE "timestamp" >= %(since)s AND "timestamp" < %(until)s
+            ORDER BY "timestamp", event_id""",
+        msgspec.structs.asdict(filter_),
+    ).fetchall()
+    assert len(expected) == 20
 
     seen: list[UUID] = []
     position: Position | None = None
@@ -173,9 +180,10 @@ async def test_pages_show_each_event_once_in_order(
             break
         assert len(page.events) == limit
         position = Position.parse(page.next_cursor, filter_)
-        insert(connection, event(timestamp=NOON + timedelta(hours=-1 if oldest_first else 1)))
+        first_of_all = UUID(int=len(seen) if oldest_first else 2**128 - len(seen))
+        insert(connection, event(timestamp=NOON + timedelta(seconds=1 if oldest_first else 4), event_id=first_of_all))
 
-    assert seen == [row[0] for row in expected]
+    assert (seen if oldest_first else seen[::-1]) == [row[0] for row in expected]
 
 
 async def test_a_page_that_ends_with_the_last_event_is_the_last(
