@@ -26,6 +26,9 @@ POLL_SECONDS = 0.05
 OUTPUT_SECONDS = 1.0
 """How long the output of a child that has ended is waited for; a grandchild may hold it open."""
 
+KILLED_SECONDS = 5.0
+"""How long a killed child is waited for; one that hangs in the kernel goes when that lets it."""
+
 MAX_LINE_BYTES = 64 * 1024
 
 Probe = Callable[[], Awaitable[str]]
@@ -129,12 +132,12 @@ class Supervisor:
     async def start(self, spec: Spec) -> Child:
         """Start a child that is to go on until it is stopped."""
         child = await self._spawn(spec)
-        child.ended.add_done_callback(lambda ended: self._notice(child, ended.result()))
+        child.ended.add_done_callback(lambda _: self._notice(child))
         return child
 
-    def _notice(self, child: Child, status: int) -> None:
-        if not child.stopping and not self.failed.done():
-            self.failed.set_result(child.failure(describe_status(status)))
+    def _notice(self, child: Child) -> None:
+        if not (child.stopping or child.ended.cancelled() or self.failed.done()):
+            self.failed.set_result(child.failure(describe_status(child.ended.result())))
 
     async def run(self, spec: Spec, seconds: float) -> None:
         """Run a child to its end.
@@ -146,7 +149,7 @@ class Supervisor:
             status = await asyncio.wait_for(asyncio.shield(child.ended), seconds)
         except TimeoutError:
             child.signal(Signals.SIGKILL)
-            await child.ended
+            await asyncio.wait({child.ended}, timeout=KILLED_SECONDS)
             failure = child.failure(f"did not end within {seconds:g} s")
             raise failure from None
         self._children.remove(child)
@@ -206,7 +209,7 @@ class Supervisor:
             if await _ended_in_time(child, hurry):
                 return True
             child.signal(Signals.SIGKILL)
-            await child.ended
+            await asyncio.wait({child.ended}, timeout=KILLED_SECONDS)
             step.done = "did not stop in time and was killed"
             return False
 
