@@ -47,7 +47,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=24 * 60 * 60)]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +167,7 @@ class RuleSettings(Group, frozen=True, kw_only=True):
     """How often the directory is looked at. A change is taken once two looks agree, so that a file that is still
     being written is not read by half."""
 
-    future_tolerance_seconds: Annotated[float, Meta(ge=0)] = 300.0
+    future_tolerance_seconds: Annotated[float, Meta(ge=0, le=10 * 365 * 24 * 60 * 60)] = 300.0
     """How far an event's timestamp may lie after its arrival before that is a violation."""
 
     @property

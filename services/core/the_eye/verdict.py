@@ -24,7 +24,8 @@ class Violation(msgspec.Struct, frozen=True):
     path: str
     """JSON path in the event, such as ``$.data.element``."""
     code: str
-    """Stable: ``schema.<keyword>``, ``expression.false``, ``expression.error`` or ``timestamp.future``."""
+    """Stable: ``schema.<keyword>``, ``schema.error``, ``expression.false``, ``expression.error``, ``timestamp.future``
+    or ``data.unreadable``."""
     message: str
 
 

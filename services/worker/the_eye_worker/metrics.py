@@ -9,6 +9,9 @@ EVENTS = Counter(
 )
 UNMATCHED = Counter("the_eye_events_unmatched", "Stored events that no rule matched.")
 VIOLATIONS = Counter("the_eye_violations", "Violations by rule.", ["rule", "action"])
+IGNORED = Counter(
+    "the_eye_checks_ignored", "Checks that could not be evaluated and whose failurePolicy is Ignore.", ["rule"]
+)
 WRITE_SECONDS = Histogram(
     "the_eye_write_duration_seconds",
     "Time of one write of a message's events.",

@@ -17,6 +17,7 @@ from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Pool
 from the_eye.store.dead_events import DeadEvent, set_aside
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
+from the_eye.verdict import Verdict
 from the_eye_worker import metrics
 
 FIRST_BACKOFF_SECONDS = 0.1
@@ -62,7 +63,7 @@ class EventStorer:
         for queued in payload.events():
             event = read_event(queued)
             if isinstance(event, Event):
-                judged.append(Judged(queued, Row(event, ruleset.judge(event), ruleset.digest)))
+                judged.append(Judged(queued, Row(event, _judge(ruleset, event), ruleset.digest)))
             else:
                 self._set_aside(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
         self._write(judged)
@@ -144,6 +145,10 @@ def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
         timestamp=sent.timestamp,
         received_at=_time(queued.received_at),
     )
+
+
+def _judge(ruleset: RuleSet, event: Event) -> Verdict:
+    return ruleset.judge(event, on_ignored=lambda rule: metrics.IGNORED.labels(rule).inc())
 
 
 def _time(microseconds: int) -> datetime:
