@@ -49,7 +49,7 @@ START_ERRORS = (ChildFailureError, EmbeddedServerError)
 @click.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     default=Path(".the-eye"),
     show_default=True,
     help="Folder of the data, the logs and the demo token.",
@@ -153,7 +153,7 @@ class Machine:
         await self._run_command("maintain", "Partitions", MAINTAIN_SECONDS)
         token = await self._demo_token()
         await _together(self._start_api(), self._start_workers())
-        print(summary(self._plan, token, time.monotonic() - started), flush=True)  # noqa: T201 - what was asked for
+        Console(sys.stdout).line(summary(self._plan, token, time.monotonic() - started))
         await self._maintain()
 
     async def _start_database(self) -> None:

@@ -71,14 +71,15 @@ def test_an_address_that_cannot_be_had_is_named_with_its_setting(tmp_path: Path,
     assert (ran.returncode, ran.stderr) == (1, text)
 
 
-def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("data", "reason"), [("file", "File exists"), ("file/data", "Not a directory")])
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path, data: str, reason: str) -> None:
     (tmp_path / "file").touch()
 
-    ran = refused(tmp_path, "--data", "file/data")
+    ran = refused(tmp_path, "--data", data)
 
     assert ran.returncode == 1
     assert ran.stderr == (
-        f"Error: the data folder {tmp_path}/file/data cannot be written (Not a directory): choose another with --data\n"
+        f"Error: the data folder {tmp_path}/{data} cannot be written ({reason}): choose another with --data\n"
     )
 
 
