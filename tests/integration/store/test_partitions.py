@@ -118,6 +118,15 @@ def test_a_retention_that_changes_is_followed(connection: Connection) -> None:
     assert longer == []
 
 
+def test_events_can_be_kept_for_good(connection: Connection) -> None:
+    insert(connection, event(stored_at=datetime(1970, 1, 1, tzinfo=UTC), timestamp=datetime(1, 1, 1, tzinfo=UTC)))
+
+    steps = list(maintain(connection, RetentionSettings(retention_days=10**9, partitions_ahead_days=1), NOW))
+
+    assert steps == [Created(day, 0) for day in days(-1, 1)]
+    assert where(connection) == ["events_default"]
+
+
 def test_partitions_have_the_indexes_of_the_table(connection: Connection) -> None:
     """A partition that was made alone and attached is like any other."""
     list(maintain(connection, SETTINGS, NOW))

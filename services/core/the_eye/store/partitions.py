@@ -77,13 +77,15 @@ def maintain(connection: AnyConnection, settings: RetentionSettings, now: dateti
     ``now`` is the database's clock. Raises MaintenanceError.
     """
     today = now.date()
-    oldest = today - timedelta(days=settings.retention_days)
+    # Any number of days may be set to keep events for good, more than a calendar has too.
+    kept = timedelta(days=min(settings.retention_days, today.toordinal() - 2))
+    oldest = today - kept
     existing = list_partitions(connection)
     yield from _create(connection, _missing(existing, oldest, today, settings.partitions_ahead_days))
     for day in existing:
         if day < oldest and _attempt(connection, f"drop {partition_name(day)}", partial(drop, connection, day)):
             yield Dropped(day)
-    deleted = sum(_delete_strays(connection, now - timedelta(days=settings.retention_days)))
+    deleted = sum(_delete_strays(connection, now - kept))
     if deleted:
         yield Deleted(deleted)
 
