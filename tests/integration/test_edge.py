@@ -23,9 +23,15 @@ from tests.servers import Postgres, Valkey, wait_until
 
 from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent
 from the_eye.settings import QueueSettings, StoreSettings
-from the_eye.store.applications import create_application, create_token, disable_application, revoke_token
-from the_eye.store.connect import Connection
-from the_eye.tokens import Scope
+from the_eye.store.applications import (
+    create_application,
+    create_token,
+    disable_application,
+    limit_application,
+    revoke_token,
+)
+from the_eye.store.connect import Connection, connect
+from the_eye.tokens import RateLimit, Scope
 
 DEADLINE = 20.0
 GOOD: dict[str, Any] = {
@@ -353,3 +359,37 @@ def test_what_is_accepted_and_refused_is_counted(edge: Edge) -> None:
     assert edge.counted('the_eye_events_refused_total{code="malformed_json"}') == 1
     assert edge.counted('the_eye_events_refused_total{code="invalid_type"}') == 1
     assert edge.counted('the_eye_http_requests_total{route="/events",status="202"}') == 1
+
+
+def test_an_application_that_sends_too_much_is_slowed(edge: Edge) -> None:
+    """It alone, and it is told when to return."""
+    limit_application(edge.connection, "demo", RateLimit(events_per_second=0.5, burst=1))
+    create_application(edge.connection, "other")
+    other = create_token(edge.connection, "other", [Scope.INGEST]).text
+
+    wait_until(lambda: edge.send(body()).status_code == 429, DEADLINE, lambda: "the limit was not taken up")
+
+    response = edge.send(body())
+    assert problem(response, 429)["code"] == "rate_limited"
+    assert 1 <= int(response.headers["retry-after"]) <= 4
+    wait_until(lambda: edge.send(body(), token=other).status_code == 202, DEADLINE, lambda: "the other was slowed too")
+
+    limit_application(edge.connection, "demo", None)
+    wait_until(lambda: edge.send(body()).status_code == 202, DEADLINE, lambda: "the limit was not lifted")
+
+
+def test_a_full_queue_takes_no_more(queue_settings: QueueSettings, store_settings: StoreSettings) -> None:
+    """Until the workers have caught up; nobody is left to guess when to return."""
+    with (
+        connect(store_settings, "test") as connection,
+        running(Edge(queue_settings, connection), store_settings, THE_EYE_BACKLOG_MAX_BYTES="100000") as edge,
+    ):
+        big = body(data={"text": "x" * 60_000})
+        wait_until(lambda: edge.send(big).status_code == 503, DEADLINE, lambda: "the queue was never full")
+        response = edge.send(body())
+        assert problem(response, 503)["code"] == "queue_full"
+        assert int(response.headers["retry-after"]) >= 1
+
+        with redis.Redis.from_url(queue_settings.redis_url) as client:
+            client.delete(f"{queue_settings.queue_namespace}:{EVENTS_QUEUE}.msgs")
+        wait_until(lambda: edge.send(body()).status_code == 202, DEADLINE, lambda: "the queue stayed full")

@@ -284,3 +284,22 @@ def test_workers_survive_a_restart_of_the_queue(settings: QueueSettings, valkey:
         enqueue_events(settings, events(2))
 
         wait_for(taken, 2)
+
+
+async def test_the_backlog_counts_what_no_worker_has_finished(settings: QueueSettings) -> None:
+    """Ready, fetched and delayed messages, their memory, and the age of the oldest."""
+    async with writing(settings) as writer:
+        assert (await writer.backlog()).messages == 0
+        for number in range(20):
+            await writer.put([msgspec.structs.replace(event, body=b"x" * 50_000) for event in events(number)])
+        broker = EventBroker(settings)
+        with broker.client:
+            broker.do_fetch(EVENTS_QUEUE, 3)
+            delayed = events_message(events(1)).copy(options={"redis_message_id": "later"})
+            broker.do_enqueue(f"{EVENTS_QUEUE}.DQ", "later", delayed.encode())
+
+        backlog = await writer.backlog()
+
+    assert backlog.messages == 21
+    assert 900_000 < backlog.bytes < 2_000_000
+    assert 0 < backlog.age_seconds < DEADLINE

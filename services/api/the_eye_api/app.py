@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from litestar import Litestar, Request, Response, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
@@ -23,10 +23,12 @@ from the_eye.store.connect import AsyncPool, make_async_pool
 from the_eye.tokens import Caller, Scope
 from the_eye_api import swagger
 from the_eye_api.auth import Tokens, TokenSnapshot
+from the_eye_api.backlog import BacklogBound
 from the_eye_api.edge import Edge, internal_error
 from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import Ingest
 from the_eye_api.ingest_docs import document_ingest
+from the_eye_api.limits import RateLimiter, default_limit
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem, unavailable
 from the_eye_api.queries import query_handlers
 
@@ -49,9 +51,13 @@ class Api:
             max_bytes=settings.group_max_bytes,
             pending_max_bytes=settings.pending_max_bytes,
         )
-        self.asgi: ASGIApp = Edge(
-            self._litestar(), self.tokens, Ingest(self.group_commit), body_seconds=settings.body_seconds
+        self.backlog = BacklogBound(
+            self.queue.backlog,
+            max_bytes=settings.backlog_max_bytes,
+            max_age_seconds=settings.backlog_max_age_seconds,
         )
+        ingest = Ingest(self.group_commit, RateLimiter(default_limit(settings)), self.backlog)
+        self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest, body_seconds=settings.body_seconds)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:
@@ -61,11 +67,12 @@ class Api:
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
         await self.pool.open()
         await self.tokens.refresh()
-        refreshing = asyncio.create_task(self.tokens.keep_fresh())
+        tasks = [asyncio.create_task(self.tokens.keep_fresh()), asyncio.create_task(self.backlog.keep_looking())]
         try:
             yield
         finally:
-            refreshing.cancel()
+            for task in tasks:
+                task.cancel()
             await self.group_commit.drain()
             await self.queue.close()
             await self.pool.close()
@@ -112,7 +119,7 @@ def healthz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False)
-async def readyz(api: Api) -> dict[str, str]:
+async def readyz(api: "NamedDependency[Api]") -> dict[str, str]:
     """Say that events can be accepted."""
     if not api.tokens.loaded:
         raise unavailable("tokens_not_loaded", "Tokens were not read yet: the database did not answer.")

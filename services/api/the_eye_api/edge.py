@@ -71,6 +71,7 @@ class Edge:
         start = time.perf_counter()
         try:
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
+            self._ingest.let_in(caller)
             answer = await route.accept(caller, headers, receive)
             status = HTTPStatus.ACCEPTED.value
             await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)

@@ -14,7 +14,9 @@ from the_eye.event import Fault, SentEvent, parse_event
 from the_eye.queue import QueuedEvent, QueueUnavailableError
 from the_eye.tokens import Caller
 from the_eye_api import metrics
+from the_eye_api.backlog import BacklogBound
 from the_eye_api.group_commit import GroupCommit
+from the_eye_api.limits import RateLimiter
 from the_eye_api.problems import ProblemError, malformed, problem, unavailable
 
 MAX_BATCH_EVENTS = 1_000
@@ -47,11 +49,19 @@ class BatchAccepted(msgspec.Struct, frozen=True):
 class Ingest:
     """Accepts events of callers that were authorized."""
 
-    def __init__(self, group_commit: GroupCommit) -> None:
+    def __init__(self, group_commit: GroupCommit, limiter: RateLimiter, backlog: BacklogBound) -> None:
         self._group_commit = group_commit
+        self._limiter = limiter
+        self._backlog = backlog
+
+    def let_in(self, caller: Caller) -> None:
+        """See whether a caller may send now, before its body is read. Raises ProblemError: 429, 503."""
+        self._backlog.check()
+        self._limiter.check(caller)
 
     async def accept_one(self, caller: Caller, body: bytes) -> Accepted:
         """Accept a single event. Raises ProblemError: 400, 503."""
+        self._limiter.charge(caller, 1)
         sent = parse_event(body)
         if isinstance(sent, tuple):
             metrics.REFUSED.labels(sent[0].code).inc()
@@ -64,6 +74,7 @@ class Ingest:
         """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 503."""
         if not bodies:
             raise malformed((Fault("$", "empty_batch", "a batch has at least one event"),))
+        self._limiter.charge(caller, len(bodies))
         accepted, refused = _sort(caller, bodies)
         for one in refused:
             metrics.REFUSED.labels(one.errors[0].code).inc()

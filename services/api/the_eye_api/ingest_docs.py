@@ -43,6 +43,10 @@ _PROBLEMS = {
         "Content-Type or Content-Encoding is not supported",
         problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
     ),
+    "429": (
+        "The application sends more than it may: send again after `Retry-After` seconds",
+        problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", headers={"Retry-After": "1"}),
+    ),
     "503": ("Not certain to be on disk: send again after `Retry-After` seconds", queue_unavailable()),
 }
 _SHARED_TEXT = (

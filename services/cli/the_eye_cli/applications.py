@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from the_eye.store import applications
-from the_eye.tokens import Scope
+from the_eye.tokens import RateLimit, Scope
 from the_eye_cli.connect import store
 from the_eye_cli.output import OUTPUT, show
 
@@ -36,7 +36,7 @@ class Expiry(click.ParamType[datetime]):
 
 @click.group()
 def application() -> None:
-    """Create, list and disable the applications that send events."""
+    """Create, list, limit and disable the applications that send events."""
 
 
 @application.command("create")
@@ -72,6 +72,30 @@ def enable_application(name: str) -> None:
     with store("application enable") as connection:
         applications.enable_application(connection, name)
     click.echo(f"enabled application {name}")
+
+
+@application.command("limit")
+@click.argument("name")
+@click.option("--events-per-second", type=click.FloatRange(0, 1e6, min_open=True), help="Over time.")
+@click.option(
+    "--burst", type=click.IntRange(1, 2**31 - 1), help="At once, after a pause. [default: two seconds' worth]"
+)
+@click.option("--default", "reset", is_flag=True, help="Take the default of the settings again.")
+def limit_application(name: str, events_per_second: float | None, burst: int | None, reset: bool) -> None:  # noqa: FBT001 - click passes a flag so
+    """Limit how much application NAME may send to each API process; more is answered with 429."""
+    if reset == (events_per_second is not None):
+        message = "give either --events-per-second or --default"
+        raise click.UsageError(message)
+    limit = None
+    if events_per_second is not None:
+        limit = RateLimit(events_per_second, burst or max(1, int(2 * events_per_second)))
+    with store("application limit") as connection:
+        applications.limit_application(connection, name, limit)
+    click.echo(f"limited application {name} to {_described(limit)}")
+
+
+def _described(limit: RateLimit | None) -> str:
+    return f"{limit.events_per_second:g} events per second, {limit.burst} at once" if limit else "the default"
 
 
 @click.group()

@@ -17,16 +17,16 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, cast
-from uuid import uuid4
 
 import dramatiq
 import msgspec
 import redis
 import redis.asyncio
 import structlog
+import uuid_utils
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.common import compute_backoff
+from dramatiq.common import compute_backoff, dq_name
 from dramatiq.encoder import Encoder, MessageData
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.errors import Retry as DramatiqRetry
@@ -64,6 +64,16 @@ class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
     """Microseconds since 1970 in UTC."""
     body: bytes
     """The sender's JSON, byte for byte."""
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """What the queue holds and no worker has finished: ready, delayed and unacknowledged messages."""
+
+    messages: int
+    bytes: int
+    """Memory of the messages, estimated by the server from samples."""
+    age_seconds: float
+    """Since when the oldest ready message has waited; 0 when none is."""
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -363,7 +373,7 @@ class QueueWriter:
 
         Raises QueueUnavailableError when that was not confirmed within ``queue_timeout_seconds``.
         """
-        redis_message_id = str(uuid4())
+        redis_message_id = str(uuid_utils.uuid7())  # tells the message's age
         message = events_message(events).copy(options={"redis_message_id": redis_message_id})
         arguments = (
             "enqueue",
@@ -380,6 +390,17 @@ class QueueWriter:
             if not self._verified:
                 await self._verify()
             await self._dispatch(keys=[self._broker.namespace], args=arguments)
+
+    async def backlog(self) -> Backlog:
+        """Look at what waits. Raises QueueUnavailableError."""
+        queues = [self._broker.key(name, "msgs") for name in (EVENTS_QUEUE, dq_name(EVENTS_QUEUE))]
+        async with self._deadline(), self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.hlen(queue)
+                pipeline.memory_usage(queue, samples=20)
+            pipeline.lindex(self._broker.key(EVENTS_QUEUE), 0)
+            *sizes, oldest = await pipeline.execute()
+        return Backlog(sum(sizes[::2]), sum(size or 0 for size in sizes[1::2]), _age_seconds(oldest))
 
     async def check(self) -> None:
         """See that the server answers and puts every write on disk.
@@ -419,6 +440,17 @@ class QueueWriter:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _age_seconds(message_id: bytes | None) -> float:
+    """Read the age of a message from its id; those that Dramatiq or a tool has queued do not tell theirs."""
+    if message_id is None:
+        return 0.0
+    try:
+        made_at = uuid_utils.UUID(message_id.decode()).timestamp
+    except ValueError:
+        return 0.0
+    return max(0.0, time.time() - made_at / 1000)
 
 
 def _text(value: bytes | str | None) -> str:

@@ -147,6 +147,20 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     pending_max_bytes: Positive = 64 * 1024 * 1024
     """Payload bytes that may wait for a write; beyond it 503 at once, so that a slow queue cannot exhaust memory."""
 
+    rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 5_000.0
+    """Events that an application without a limit of its own may send per second to this process; 0 is no limit.
+    Well below what a process takes, so that one application that floods leaves room for the others."""
+
+    rate_limit_burst: Positive = 10_000
+    """Events that such an application may send at once after a pause."""
+
+    backlog_max_bytes: Positive = 4 * 1024 * 1024 * 1024
+    """The queue's memory beyond which events are refused with 503, about 10 million of them. Set it below the
+    server's own limit, whose refusals come as 503 too, but without a word about when to come back."""
+
+    backlog_max_age_seconds: Annotated[float, Meta(gt=0, le=30 * 24 * 60 * 60)] = 24 * 60 * 60.0
+    """Age of the oldest queued event beyond which events are refused with 503."""
+
     body_seconds: Seconds = 30.0
     """How long a sender may take over a request's body; past it 408."""
 
@@ -196,7 +210,7 @@ class RetentionSettings(Group, frozen=True, kw_only=True):
     retention_days: Positive = 90
     """Partitions older than this are dropped."""
 
-    partitions_ahead_days: Positive = 7
+    partitions_ahead_days: Annotated[int, Meta(ge=1, le=366)] = 7
     """Partitions are made this far ahead; maintenance that fails for less than this does no harm."""
 
 

@@ -22,6 +22,15 @@ class Scope(StrEnum):
     """Read the events of all applications."""
 
 
+class RateLimit(msgspec.Struct, frozen=True):
+    """How much an application may send to one API process."""
+
+    events_per_second: float
+    """Over time."""
+    burst: int
+    """At once, after a pause."""
+
+
 class Caller(msgspec.Struct, frozen=True):
     """Who a request comes from."""
 
@@ -29,6 +38,8 @@ class Caller(msgspec.Struct, frozen=True):
     application: str
     scopes: frozenset[Scope]
     expires_at: datetime | None = None
+    limit: RateLimit | None = None
+    """The application's own; None is the default of the settings."""
 
     def may(self, *scopes: Scope) -> bool:
         """Whether any of ``scopes`` is granted."""

@@ -9,13 +9,14 @@ import msgspec
 import psycopg
 from psycopg.rows import class_row
 
-from the_eye.tokens import Caller, Scope, new_token, token_hash
+from the_eye.tokens import Caller, RateLimit, Scope, new_token, token_hash
 
 LIVE_TOKENS = 2
 """Live tokens of one application and one set of scopes: enough to bring in a new one before the old one goes."""
 
 HINT_CHARACTERS = 4
 
+_APPLICATION = "id, name, created_at, disabled_at, events_per_second, burst"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SCOPES = {scope.value: scope for scope in Scope}
 
@@ -33,6 +34,9 @@ class Application(msgspec.Struct, frozen=True):
     name: str
     created_at: datetime
     disabled_at: datetime | None
+    events_per_second: float | None
+    """Its own limit; None for the default of the settings."""
+    burst: int | None
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -65,7 +69,7 @@ def create_application(connection: AnyConnection, name: str) -> Application:
     if not _NAME.fullmatch(name):
         message = f"an application's name has 1 to 63 of a-z, 0-9 and inner hyphens, unlike {name!r}"
         raise ApplicationError(message)
-    query = "INSERT INTO applications (name) VALUES (%s) RETURNING id, name, created_at, disabled_at"
+    query = f"INSERT INTO applications (name) VALUES (%s) RETURNING {_APPLICATION}"  # noqa: S608 - columns, no values
     try:
         return _one(connection, query, (name,))
     except psycopg.errors.UniqueViolation as error:
@@ -75,7 +79,7 @@ def create_application(connection: AnyConnection, name: str) -> Application:
 
 def list_applications(connection: AnyConnection) -> list[Application]:
     """List all applications by name."""
-    query = "SELECT id, name, created_at, disabled_at FROM applications ORDER BY name"
+    query = f"SELECT {_APPLICATION} FROM applications ORDER BY name"  # noqa: S608 - columns, no values
     return connection.cursor(row_factory=class_row(Application)).execute(query).fetchall()
 
 
@@ -95,8 +99,18 @@ def enable_application(connection: AnyConnection, name: str) -> Application:
     return _set_disabled(connection, name, "NULL")
 
 
+def limit_application(connection: AnyConnection, name: str, limit: RateLimit | None) -> Application:
+    """Give an application a limit of its own within seconds; None gives it the default of the settings again.
+
+    Raises ApplicationError for an unknown name.
+    """
+    query = f"UPDATE applications SET events_per_second = %s, burst = %s WHERE name = %s RETURNING {_APPLICATION}"  # noqa: S608 - columns, no values
+    values = (limit and limit.events_per_second, limit and limit.burst, _sql_text(name))
+    return _one(connection, query, values, f"there is no application named {name!r}")
+
+
 def _set_disabled(connection: AnyConnection, name: str, value: str) -> Application:
-    query = f"UPDATE applications SET disabled_at = {value} WHERE name = %s RETURNING id, name, created_at, disabled_at"  # noqa: S608 - value is one of two constants
+    query = f"UPDATE applications SET disabled_at = {value} WHERE name = %s RETURNING {_APPLICATION}"  # noqa: S608 - value is one of two constants
     return _one(connection, query, (_sql_text(name),), f"there is no application named {name!r}")
 
 
@@ -200,13 +214,13 @@ def revoke_token(connection: AnyConnection, token_id: int) -> None:
 async def live_tokens(connection: psycopg.AsyncConnection[Any]) -> Mapping[bytes, Caller]:
     """Read every token that works now, by its hash."""
     cursor = await connection.execute(
-        """SELECT t.hash, t.application_id, a.name, t.scopes, t.expires_at
+        """SELECT t.hash, t.application_id, a.name, t.scopes, t.expires_at, a.events_per_second, a.burst
              FROM tokens t JOIN applications a ON a.id = t.application_id
             WHERE t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()) AND a.disabled_at IS NULL"""
     )
     return {
-        hash_: Caller(application_id, name, _known_scopes(scopes), expires_at)
-        async for hash_, application_id, name, scopes, expires_at in cursor
+        hash_: Caller(application_id, name, _known_scopes(scopes), expires_at, RateLimit(rate, burst) if rate else None)
+        async for hash_, application_id, name, scopes, expires_at, rate, burst in cursor
     }
 
 
