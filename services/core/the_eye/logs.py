@@ -73,6 +73,8 @@ def _route_standard_library(level: int) -> None:
         library.handlers = []
         library.propagate = True
     logging.captureWarnings(capture=True)
+    # What it says of starting and stopping, the command itself says in one line each.
+    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
 
 
 class StructlogHandler(logging.Handler):

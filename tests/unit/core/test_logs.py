@@ -51,7 +51,7 @@ def test_an_event_is_one_line_of_json_with_time_level_and_logger() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("logging.getLogger('uvicorn.error').info('port %d', 8000)", ("info", "port 8000", "uvicorn.error")),
+        ("logging.getLogger('uvicorn.error').warning('port %d', 8000)", ("warning", "port 8000", "uvicorn.error")),
         ("logging.getLogger('any').log(35, 'custom')", ("warning", "custom", "any")),
         (OWN_HANDLER, ("error", "broken", "dramatiq")),
     ],
