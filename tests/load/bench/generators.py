@@ -1,0 +1,80 @@
+"""What sends events: wrk for maxima, and our own senders for fixed rates and for batches."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+from tests.load.bench import events
+from tests.load.bench.processes import BenchError, finish, python, start
+
+WRK_THREADS = 1
+SLACK_SECONDS = 30.0
+"""How much longer than it should a generator may take."""
+
+_SCRIPT = Path(__file__).with_name("post.lua")
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a generator saw."""
+
+    answers: int
+    """Requests that were answered, the failed ones too."""
+    seconds: float
+    failed: int
+    """Requests that were not answered with 2xx."""
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_second(self) -> float:
+        """Requests that succeeded, a second."""
+        return (self.answers - self.failed) / self.seconds
+
+
+def require_wrk() -> None:
+    """See that wrk is there, and install Debian's where that can be done.
+
+    Raises BenchError.
+    """
+    if shutil.which("wrk"):
+        return
+    if shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-y", "-q", "wrk"], check=False, capture_output=True)  # noqa: S607
+    if not shutil.which("wrk"):
+        message = "the load generator wrk is missing and could not be installed; on Debian: apt-get install wrk"
+        raise BenchError(message)
+
+
+class Generators:
+    """Senders to one address; the events are written to a file once."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self._heads = folder / "events"
+        self._heads.write_bytes(b"\n".join(events.heads()) + b"\n")
+        self._token = token
+
+    def maximum(self, address: str, connections: int, seconds: float) -> Load:
+        """Send single events as fast as they are answered: each connection sends the next when it has its answer."""
+        url = f"http://{address}/events"
+        options = ["-t", str(WRK_THREADS), "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "-s"]
+        command = ["wrk", *options, str(_SCRIPT), url, "--", str(self._heads), self._token]
+        (printed,) = finish([start(command)], seconds + SLACK_SECONDS)
+        return msgspec.json.decode(printed.splitlines()[-1], type=Load)
+
+    def fixed(self, address: str, connections: int, rate: float, seconds: float) -> Load:
+        """Send single events at a fixed rate, whatever the answers."""
+        arguments = [address, self._token, str(self._heads), str(connections), str(rate), str(seconds)]
+        (printed,) = finish([start([*python("fixed_rate"), *arguments])], seconds + SLACK_SECONDS)
+        return msgspec.json.decode(printed, type=Load)
+
+    def batches(
+        self, address: str, size: int, seconds: float, *, most: int = 0, backlog: tuple[str, str, int] | None = None
+    ) -> Load:
+        """Send batches on a few connections for so long, or until ``most`` were sent.
+
+        With ``backlog`` (Redis URL, key of the waiting list, length) only while fewer messages than that wait.
+        """
+        arguments = [address, self._token, str(size), str(seconds), str(most), *map(str, backlog or ())]
+        (printed,) = finish([start([*python("batches"), *arguments])], seconds + SLACK_SECONDS)
+        return msgspec.json.decode(printed, type=Load)
