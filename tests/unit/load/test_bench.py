@@ -83,7 +83,8 @@ def test_a_ratio_is_taken_round_by_round() -> None:
         runs.add("single_64", single, "events/s")
         runs.add("bare_64", bare_, "events/s")
     ratio = figures.by_name(runs.figures())["single_vs_bare"]
-    assert (ratio.value, ratio.ratio_to, ratio.spread) == (0.3, "bare_64", pytest.approx(0.1))
+    assert (ratio.value, ratio.ratio_to) == (0.3, "bare_64")
+    assert ratio.spread == pytest.approx(0.1)
 
 
 def test_memory_is_held_against_its_peak_and_time_against_the_slower_rate() -> None:
