@@ -1,6 +1,7 @@
 """What cannot be stored is set aside, seen, replayed and discarded; nothing of it is lost on the way."""
 
 import json
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -16,7 +17,7 @@ from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent, events_mes
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store import dead_events
 from the_eye.store.applications import create_application
-from the_eye.store.connect import Connection
+from the_eye.store.connect import Connection, connect
 from the_eye.store.dead_events import DeadEntry, DeadEvent, batches, list_dead, read_dead, replay, set_aside
 from the_eye_cli.dead import dead
 
@@ -75,6 +76,29 @@ def test_a_replay_deletes_only_what_was_queued(connection: Connection) -> None:
 
     assert replay(connection, [1, 2, 3, 4], enqueue) == [1, 3]
     assert [entry.id for entry in list_dead(connection, 10)] == [2]
+
+
+def test_an_event_that_dies_again_while_it_is_replayed_is_kept(
+    connection: Connection, store_settings: StoreSettings
+) -> None:
+    """A worker can be faster than the replay that gave it the event: it waits, and nothing falls between the two."""
+    set_aside(connection, [dead_event(queue_id="the same acceptance")])
+    workers: list[threading.Thread] = []
+
+    def die_again() -> None:
+        with connect(store_settings, "worker") as another:
+            set_aside(another, [dead_event(queue_id="the same acceptance", code="died again")])
+
+    def enqueue(entries: Sequence[DeadEntry]) -> Sequence[int]:
+        workers.append(threading.Thread(target=die_again))
+        workers[0].start()
+        workers[0].join(0.5)  # long enough to have done nothing, were it not to wait
+        return [entry.id for entry in entries]
+
+    assert replay(connection, [1], enqueue) == [1]
+    workers[0].join(10)
+
+    assert [entry.code for entry in list_dead(connection, 10)] == ["died again"]
 
 
 def test_a_replay_that_fails_keeps_all(connection: Connection) -> None:

@@ -111,10 +111,16 @@ def replay(
 
     In this order a crash in between makes a duplicate, which the store absorbs, and never a loss. Returns the ids that
     were replayed: not those that are gone or being replayed by someone else.
+
+    The places in the queue are given up first: an event that dies again before the old row is gone is set aside anew.
+    Its worker waits for this transaction to learn that the place is free.
     """
     query = f"SELECT {_COLUMNS}, d.original {_FROM} WHERE d.id = ANY(%s) ORDER BY d.id FOR UPDATE OF d SKIP LOCKED"
     with connection.transaction():
         entries = connection.cursor(row_factory=class_row(DeadEntry)).execute(query, (list(ids),)).fetchall()
+        connection.execute(
+            "UPDATE dead_events SET queue_id = NULL WHERE id = ANY(%s)", ([each.id for each in entries],)
+        )
         queued = enqueue(entries) if entries else ()
         connection.execute("DELETE FROM dead_events WHERE id = ANY(%s)", (list(queued),))
     return queued
