@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from the_eye.event import MAX_DEPTH, SentEvent, parse_event
+from the_eye.event import MAX_DEPTH, MAX_DIGITS, SentEvent, parse_event
 
 PREFIX = (
     b'{"session_id":"e2085be5-9137-4e4e-80b5-f1ffddc25423","category":"c","name":"n",'
@@ -15,7 +15,7 @@ PREFIX = (
 )
 
 digits = st.text("0123456789", min_size=1, max_size=30).map(lambda text: text.lstrip("0") or "0")
-exponents = st.integers(-140_000, 140_000) | st.integers(-20, 20)
+exponents = st.integers(-2_000, 2_000) | st.integers(-20, 20)
 numbers = st.builds(
     lambda sign, whole, fraction, exponent: f"{sign}{whole}{fraction}{exponent}",
     st.sampled_from(["", "-"]),
@@ -50,13 +50,10 @@ def database(migrated_url: str) -> Iterator[psycopg.Connection]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=values)
-@example(value="9" * 131_072)
-@example(value="1e131071")
-@example(value="-1.5e131071")
-@example(value="0." + "1" * 16_383)
-@example(value="1e-16383")
-@example(value="1.1e-16382")
-@example(value="0e131071")
+@example(value="9" * MAX_DIGITS + "." + "9" * MAX_DIGITS + "e999")
+@example(value="9" * MAX_DIGITS + "." + "9" * MAX_DIGITS + "e-999")
+@example(value="-1.5e999")
+@example(value="0e-999")
 @example(value="[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1))
 def test_what_is_accepted_is_held_exactly(database: psycopg.Connection, value: str) -> None:
     """No accepted payload is changed, and none fails later where someone queries it as jsonb."""
@@ -70,9 +67,9 @@ def test_what_is_accepted_is_held_exactly(database: psycopg.Connection, value: s
 @pytest.mark.parametrize(
     "value", ["9" * 131_073, "1e131072", "1e-16384", "0." + "1" * 16_384, '"\\u0000"', '"\\ud800"']
 )
-def test_what_is_refused_could_not_be_held(database: psycopg.Connection, value: str) -> None:
-    """The limits are PostgreSQL's, not stricter."""
-    assert not isinstance(parse_event(PREFIX + b'{"value":' + value.encode() + b"}}"), SentEvent)
-
+def test_what_could_not_be_held_is_refused(database: psycopg.Connection, value: str) -> None:
+    """PostgreSQL says so itself."""
     with pytest.raises(psycopg.DataError):
         database.execute("SELECT %s::jsonb", (value,))
+
+    assert not isinstance(parse_event(PREFIX + b'{"value":' + value.encode() + b"}}"), SentEvent)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -21,12 +22,19 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 """The deepest nesting of ``data``, itself being level 1."""
 
-NUMERIC_DIGITS_BEFORE_POINT = 131_072
-NUMERIC_DIGITS_AFTER_POINT = 16_383
-"""Limits of PostgreSQL's ``numeric``: https://www.postgresql.org/docs/current/datatype-numeric.html"""
+MAX_DIGITS = 4_000
+MAX_EXPONENT_DIGITS = 3
+"""Digits in a row, and of the exponent, that a number in ``data`` may have.
 
-LONGEST_INT = 4_300
-"""Digits beyond which Python refuses to convert text to ``int`` (``sys.get_int_max_str_digits``)."""
+Well within PostgreSQL's ``numeric`` (131,072 digits before the point and 16,383 after it,
+https://www.postgresql.org/docs/current/datatype-numeric.html) and within what Python converts to ``int`` (4,300).
+"""
+
+MAX_FAULTS = 20
+"""The most faults that are listed of one event."""
+
+MAX_SEARCHED_BYTES = 64 * 1024
+"""Data beyond this is not searched for the place of a fault."""
 
 Label = Annotated[str, Meta(min_length=1, max_length=255)]
 
@@ -83,11 +91,22 @@ def parse_event(body: bytes | Raw) -> SentEvent | tuple[Fault, ...]:
         faults = (*_label_faults(sent), *data_faults(sent.data))
         return faults or msgspec.structs.replace(sent, timestamp=_in_utc(sent.timestamp))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-        return tuple(_faults(bytes(body))) or (Fault("$", "malformed_json", "the event cannot be read"),)
+        return tuple(islice(_faults(bytes(body)), MAX_FAULTS)) or (
+            Fault("$", "malformed_json", "the event cannot be read"),
+        )
+
+
+def read_accepted(body: bytes) -> SentEvent | tuple[Fault, ...]:
+    """Read an event that ``parse_event`` has found to be good, without looking at its ``data`` again."""
+    try:
+        sent = _decode_sent(body)
+        return msgspec.structs.replace(sent, timestamp=_in_utc(sent.timestamp))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        return parse_event(body)
 
 
 def data_faults(data: Raw) -> tuple[Fault, ...]:
-    """Find what is wrong with an event's ``data``."""
+    """Find what is wrong with an event's ``data``, in a time that grows with its size and no faster."""
     raw = bytes(data)
     try:
         decoded = _decode_any(raw)
@@ -95,16 +114,22 @@ def data_faults(data: Raw) -> tuple[Fault, ...]:
         return (_too_deep(),)
     except UnicodeDecodeError:
         return (Fault("$.data", "invalid_utf8", "text is UTF-8"),)
-    except msgspec.ValidationError:  # a number beyond a double or beyond Python's longest int
+    except msgspec.ValidationError:  # a number beyond a double, or of too many digits for Python
         decoded = {} if raw.startswith(b"{") else None
-        suspicious = True
-    else:
-        suspicious = b"\\u0000" in raw or b"e-" in raw or b"E-" in raw or len(raw) > NUMERIC_DIGITS_AFTER_POINT
     if not isinstance(decoded, dict):
         return (Fault("$.data", "invalid_type", "data is a JSON object"),)
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
-        return (_too_deep(),)
-    return tuple(_unstorable(raw)) if suspicious else ()
+    return tuple(islice(_unstorable(decoded, raw), MAX_FAULTS))
+
+
+def _unstorable(decoded: dict[str, Any], raw: bytes) -> Iterator[Fault]:
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, raw):
+        yield _too_deep()
+    elif _may_hold_extreme_number(raw) and _may_hold_extreme_number(_STRING.sub(b"", raw)):
+        yield Fault("$.data", "number_out_of_range", _NUMBER_LIMITS)
+    elif b"\\u0000" in raw and _NUL.search(raw):
+        # A repeated key hides its first value from whoever decodes, but not from PostgreSQL.
+        paths = list(islice(_nul_paths(decoded, raw), MAX_FAULTS)) or ["$.data"]
+        yield from map(_nul, paths)
 
 
 def decode_data(data: bytes) -> dict[str, Any]:
@@ -115,11 +140,7 @@ def decode_data(data: bytes) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", _decode_any(data))
     except msgspec.ValidationError:
-        return cast("dict[str, Any]", json.loads(data, parse_int=_int_or_infinity))
-
-
-def _int_or_infinity(literal: str) -> int | float:
-    return int(literal) if len(literal) <= LONGEST_INT else float(literal)
+        return cast("dict[str, Any]", json.loads(data))
 
 
 def _in_utc(timestamp: datetime) -> datetime:
@@ -131,16 +152,34 @@ def _too_deep() -> Fault:
     return Fault("$.data", "too_deep", f"data is nested at most {MAX_DEPTH} levels deep")
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKET = re.compile(rb"[\[\]{}]")
+# Possessive quantifiers and fixed ends: none of these patterns ever goes back over what it has read.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_LONG_EXPONENT = re.compile(rb"[eE][+-]?[0-9]{%d}" % (MAX_EXPONENT_DIGITS + 1))
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
+
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND_OF_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_DIGITS_MARKED = bytes(ord("d") if byte in b"0123456789" else 0 for byte in range(256))
+_TOO_MANY_DIGITS = b"d" * (MAX_DIGITS + 1)
+
+_NUMBER_LIMITS = f"a number has at most {MAX_DIGITS} digits in a row and {MAX_EXPONENT_DIGITS} in its exponent"
 
 
-def _depth(raw: bytes) -> int:
-    depth = deepest = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", raw)):
-        depth += 1 if bracket[0] in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _deeper_than(levels: int, raw: bytes) -> bool:
+    """Take the innermost brackets away, level by level."""
+    brackets = _STRING.sub(b"", raw).translate(_ONE_KIND_OF_BRACKETS, _ALL_BUT_BRACKETS)
+    for _ in range(levels):
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def _may_hold_extreme_number(raw: bytes) -> bool:
+    """Look for what such a number would have; texts may have it too."""
+    if _LONG_EXPONENT.search(raw):
+        return True
+    return len(raw) > MAX_DIGITS and _TOO_MANY_DIGITS in raw.translate(_DIGITS_MARKED)
 
 
 def _label_faults(sent: SentEvent) -> Iterator[Fault]:
@@ -154,38 +193,12 @@ def _nul(path: str) -> Fault:
     return Fault(path, "unstorable_text", "text holds no NUL character")
 
 
-class _NumberOutOfRangeError(Exception):
-    """Raised inside the decoder for a number that PostgreSQL's ``numeric`` cannot hold."""
+def _nul_paths(data: dict[str, Any], raw: bytes) -> Iterator[str]:
+    """Find where the NULs are; in large data that would take too long."""
+    return _nul_paths_in(data, "$.data") if len(raw) <= MAX_SEARCHED_BYTES else iter(())
 
 
-def _unstorable(raw: bytes) -> Iterator[Fault]:
-    """Look at every number's literal and every text; slow, so only where there is a hint of trouble."""
-    try:
-        document = json.loads(raw, parse_float=_check_number, parse_int=_check_number)
-    except _NumberOutOfRangeError:
-        yield Fault("$.data", "number_out_of_range", "a number is too large, too small or too precise to be stored")
-        return
-    for path in _nul_paths(document, "$.data"):
-        yield _nul(path)
-
-
-_NUMBER = re.compile(r"-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
-
-
-def _check_number(literal: str) -> int:
-    match = _NUMBER.fullmatch(literal)
-    if match is None:  # json's own scanner passes nothing else
-        raise _NumberOutOfRangeError
-    whole, fraction, exponent = match.groups(default="")
-    if len(exponent) > len(str(NUMERIC_DIGITS_BEFORE_POINT)) + 1:
-        raise _NumberOutOfRangeError
-    shift = int(exponent or "0")
-    if len(whole) + shift > NUMERIC_DIGITS_BEFORE_POINT or len(fraction) - shift > NUMERIC_DIGITS_AFTER_POINT:
-        raise _NumberOutOfRangeError
-    return 0
-
-
-def _nul_paths(value: object, path: str) -> Iterator[str]:
+def _nul_paths_in(value: object, path: str) -> Iterator[str]:
     if isinstance(value, str):
         if "\0" in value:
             yield path
@@ -193,10 +206,10 @@ def _nul_paths(value: object, path: str) -> Iterator[str]:
         for key, inner in value.items():
             if "\0" in key:
                 yield path
-            yield from _nul_paths(inner, json_path(path, key))
+            yield from _nul_paths_in(inner, json_path(path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _nul_paths(inner, json_path(path, index))
+            yield from _nul_paths_in(inner, json_path(path, index))
 
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
