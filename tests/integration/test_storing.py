@@ -190,16 +190,29 @@ def test_the_same_id_at_another_time_is_another_event(storer: EventStorer, conne
 
 def test_a_message_that_comes_twice_counts_once(storer: EventStorer, connection: Connection) -> None:
     """As when a worker dies between storing and acknowledging: no outcome is counted a second time."""
-    payload = Payload.of([queued(), queued("banner")])
+    known = uuid4()
+    storer.store(Payload.of([queued(event_id=known)]))
+    sent_again = queued(event_id=known, received_at=NOW + timedelta(seconds=1))
+    dead = _queued(b"no json", uuid4(), NOW)
+    payload = Payload.of([queued(), queued("banner"), sent_again, dead])
     storer.store(payload)
-    before = {name: outcome(name) for name in ("valid", "invalid", "duplicate")}
+    before = {name: outcome(name) for name in ("valid", "invalid", "duplicate", "dead")}
     redelivered = outcome("redelivered")
 
     storer.store(payload)
 
-    assert len(rows(connection)) == 2
+    assert len(rows(connection)) == 3
     assert {name: outcome(name) for name in before} == before
-    assert outcome("redelivered") - redelivered == 2
+    assert outcome("redelivered") - redelivered == 3
+
+
+def test_one_application_cannot_take_anothers_place(storer: EventStorer, connection: Connection) -> None:
+    """The same id and time from another application is another event."""
+    event = queued()
+
+    storer.store(Payload.of([event, msgspec.structs.replace(event, application_id=8, application="other")]))
+
+    assert len(rows(connection)) == 2
 
 
 def test_two_workers_with_the_same_message_store_it_once(storer: EventStorer, connection: Connection) -> None:

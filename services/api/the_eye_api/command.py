@@ -23,7 +23,7 @@ def api() -> None:
     configure_logging(LogSettings.load())
     settings = ApiSettings.load()
     edge = Api(settings, QueueSettings.load(), StoreSettings.load())
-    diagnostics = DiagnosticsServer(settings.api_metrics_listen, {})
+    diagnostics = DiagnosticsServer(settings.api_metrics_listen, {}, key="THE_EYE_API_METRICS_LISTEN")
     listening = listen(settings.api_listen)
     diagnostics.start()
     log.info("api_started", listen=str(settings.api_listen), metrics=str(diagnostics.address))

@@ -21,17 +21,17 @@ Routes = Mapping[str, Callable[[], Answer]]
 class DiagnosticsServer:
     """Serves ``/metrics`` and ``routes`` from a thread of its own, so that it answers while the service is busy."""
 
-    def __init__(self, listen: Address, routes: Routes) -> None:
+    def __init__(self, listen: Address, routes: Routes, *, key: str) -> None:
         """Bind at once.
 
-        Raises SettingsError when the address cannot be had.
+        Raises SettingsError, which names the setting's ``key``, when the address cannot be had.
         """
         try:
             self._server = make_server(
                 listen.host, listen.port, _application(routes), server_class=_Server, handler_class=_QuietHandler
             )
         except OSError as error:
-            message = f"cannot listen on {listen}: {error.strerror}"
+            message = f"cannot listen on {listen} ({key}): {error.strerror}"
             raise SettingsError(message) from error
         self.address = Address(listen.host, self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, name="diagnostics", daemon=True)

@@ -24,6 +24,9 @@ from the_eye_worker.storing import EventStorer
 IDLE_POLL_MS = 100
 """The longest an idle worker waits before it looks for messages again; bounds how late a lone event is stored."""
 
+SWEEP_STOP_SECONDS = 2.0
+"""How long the sweep may take to end; what it had begun is done again by the next one."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -47,9 +50,13 @@ def run(stopping: threading.Event) -> None:
     dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
     threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
     diagnostics = DiagnosticsServer(
-        settings.worker_metrics_listen, {"/healthz": lambda: _health(threads), "/ruleset": lambda: _ruleset(rules)}
+        settings.worker_metrics_listen,
+        {"/healthz": lambda: _health(threads), "/ruleset": lambda: _ruleset(rules)},
+        key="THE_EYE_WORKER_METRICS_LISTEN",
     )
-    sweep = threading.Thread(target=DeadLetterSweep(broker, pool).run, args=(stopping,), name="dead-letters")
+    sweep = threading.Thread(
+        target=DeadLetterSweep(broker, pool).run, args=(stopping,), name="dead-letters", daemon=True
+    )
     rules.start()
     sweep.start()
     threads.start()
@@ -58,7 +65,7 @@ def run(stopping: threading.Event) -> None:
     stopping.wait()
     log.info("worker_stopping")
     threads.stop(timeout=int(settings.worker_shutdown_seconds * 1000))
-    sweep.join()
+    sweep.join(SWEEP_STOP_SECONDS)
     rules.stop()
     diagnostics.stop()
     pool.close()

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 import structlog
 
-from the_eye.event import Event, Fault, parse_event
+from the_eye.event import Event, Fault, read_accepted
 from the_eye.queue import Payload, QueuedEvent, Unfinished
 from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Pool
@@ -78,7 +78,7 @@ class EventStorer:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours, too, must not cost the event or its neighbours
             if len(judged) == 1:
-                self._set_aside(judged[0].queued, _code(error), str(error))
+                self._set_aside(judged[0].queued, _code(error), _words(error))
                 return
             log.warning("message_halved", events=len(judged), code=_code(error))
             middle = len(judged) // 2
@@ -115,11 +115,11 @@ class EventStorer:
         for backoff in _backoffs():
             try:
                 with self._pool.connection() as connection:
-                    set_aside(connection, [dead])
+                    new = set_aside(connection, [dead])
             except psycopg.Error as failure:
                 self._wait(backoff, failure)
             else:
-                metrics.EVENTS.labels("dead").inc()
+                metrics.EVENTS.labels("dead").inc(new)
                 return
 
     def _wait(self, seconds: float, error: psycopg.Error) -> None:
@@ -131,7 +131,7 @@ class EventStorer:
 
 def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
     """Read an event from the queue; faults here mean that the edge and the worker disagree."""
-    sent = parse_event(queued.body)
+    sent = read_accepted(queued.body)
     if isinstance(sent, tuple):
         return sent
     return Event(
@@ -166,6 +166,10 @@ def _backoffs() -> Iterator[float]:
 def reason(error: psycopg.Error) -> str:
     """Say what went wrong without what PostgreSQL adds to it, which quotes the row."""
     return error.diag.message_primary or str(error).partition("\n")[0]
+
+
+def _words(error: Exception) -> str:
+    return reason(error) if isinstance(error, psycopg.Error) else str(error)
 
 
 def _code(error: Exception) -> str:

@@ -26,9 +26,9 @@ class Row(msgspec.Struct, frozen=True):
     """SHA-256 of the ruleset that judged it: 32 bytes."""
 
     @property
-    def key(self) -> tuple[datetime, UUID]:
-        """What makes it the same event."""
-        return (self.event.timestamp, self.event.event_id)
+    def key(self) -> tuple[datetime, UUID, int]:
+        """What makes it the same event; no application can take another's place."""
+        return (self.event.timestamp, self.event.event_id, self.event.application_id)
 
 
 class Fate(StrEnum):
@@ -71,11 +71,11 @@ _CREATE_INCOMING = sql.SQL(
 # Ordered, so that two workers with the same events wait for each other instead of deadlocking.
 _INSERT_NEW = sql.SQL(
     "INSERT INTO events ({columns}) SELECT {columns} FROM incoming "
-    'ORDER BY "timestamp", event_id ON CONFLICT DO NOTHING RETURNING "timestamp", event_id'
+    'ORDER BY "timestamp", event_id ON CONFLICT DO NOTHING RETURNING "timestamp", event_id, application_id'
 ).format(columns=_COLUMN_LIST)
 _SELECT_REDELIVERED = (
-    'SELECT i."timestamp", i.event_id FROM incoming i JOIN events e USING ("timestamp", event_id) '
-    "WHERE e.received_at = i.received_at AND e.application_id = i.application_id"
+    'SELECT "timestamp", event_id, application_id FROM incoming i '
+    'JOIN events e USING ("timestamp", event_id, application_id) WHERE e.received_at = i.received_at'
 )
 
 
@@ -100,7 +100,8 @@ def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
         _copy(connection, _COPY_INCOMING, list(first.values()))
         new = set(connection.execute(_INSERT_NEW).fetchall())
         known = set(connection.execute(_SELECT_REDELIVERED).fetchall())
-    return [_fate(row, first[row.key], new, known - new) for row in rows]
+    redelivered = known - new
+    return [_fate(row, first[row.key], new, redelivered) for row in rows]
 
 
 def _fate(row: Row, first: Row, new: set[Any], redelivered: set[Any]) -> Fate:
@@ -108,7 +109,8 @@ def _fate(row: Row, first: Row, new: set[Any], redelivered: set[Any]) -> Fate:
         return Fate.REDELIVERED
     if row is first and row.key in new:
         return _verdict_fate(row)
-    return Fate.DUPLICATE
+    # What was delivered together comes again together: its duplicates, too, were counted the first time.
+    return Fate.REDELIVERED if redelivered else Fate.DUPLICATE
 
 
 def _verdict_fate(row: Row) -> Fate:
@@ -142,6 +144,8 @@ def _values(row: Row) -> tuple[object, ...]:
 
 def is_unstorable(error: psycopg.Error) -> bool:
     """Whether the rows themselves are at fault, so that trying again cannot help."""
+    if isinstance(error, errors.RaiseException):  # a trigger of the user's own
+        return True
     if isinstance(error, errors.CheckViolation):
         # Without a constraint's name it says that no partition fits: the table's fault.
         return error.diag.constraint_name is not None

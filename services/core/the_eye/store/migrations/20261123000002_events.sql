@@ -17,7 +17,7 @@ CREATE TABLE events (
     ruleset bytea NOT NULL CHECK (octet_length(ruleset) = 32),
     violations jsonb CHECK (jsonb_typeof(violations) = 'array'),
     violated_rules text[] COLLATE "C" CHECK (cardinality(violated_rules) > 0),
-    PRIMARY KEY ("timestamp", event_id),
+    PRIMARY KEY ("timestamp", event_id, application_id),
     CONSTRAINT events_invalid_has_violations CHECK (valid OR violations IS NOT NULL),
     CONSTRAINT events_violations_name_rules CHECK ((violations IS NULL) = (violated_rules IS NULL))
 ) PARTITION BY RANGE ("timestamp");
