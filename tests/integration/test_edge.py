@@ -306,6 +306,7 @@ def test_a_queue_that_is_away_is_never_a_202(edge: Edge, valkey: Valkey) -> None
     try:
         response = edge.send(body())
         assert problem(response, 503)["code"] == "queue_unavailable"
+        assert UUID(response.json()["event_id"]).version == 7
         assert int(response.headers["retry-after"]) > 0
         problem(httpx.get(f"{edge.url}/readyz"), 503)
         assert httpx.get(f"{edge.url}/healthz").status_code == 200
@@ -323,6 +324,7 @@ def test_every_error_has_the_one_shape(edge: Edge) -> None:
     """Also those of routes and methods that do not exist."""
     with edge.client() as client:
         problem(client.get("/nothing"), 404)
+        problem(client.get("/api/schema/nothing"), 404)
         problem(client.post("/nothing"), 404)
         for method, path in [
             ("DELETE", "/events"),
@@ -333,6 +335,38 @@ def test_every_error_has_the_one_shape(edge: Edge) -> None:
             response = client.request(method, path)
             assert response.status_code in {404, 405}
             problem(response, response.status_code)
+
+
+def test_methods_that_exist_are_told(edge: Edge) -> None:
+    """OPTIONS and HEAD, as load balancers and browsers ask."""
+    assert httpx.options(f"{edge.url}/events").headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    assert httpx.options(f"{edge.url}/events/batch").headers["allow"] == "OPTIONS, POST"
+    with edge.client() as client:
+        for path in ("/healthz", "/readyz", "/events"):
+            response = client.head(path)
+            assert (response.status_code, response.content) == (200, b"")
+
+
+def test_a_header_that_is_given_twice_is_refused(edge: Edge) -> None:
+    """Where it would not be clear which one counts."""
+    token = f"Bearer {edge.created.text}"
+    headers = [("Authorization", token), ("Content-Encoding", "gzip"), ("Content-Encoding", "identity")]
+
+    response = httpx.post(f"{edge.url}/events", content=body(), headers=headers)
+
+    assert faults(response) == [("$", "repeated_header")]
+
+
+def test_an_answer_is_bounded(edge: Edge) -> None:
+    """A batch of hundreds of thousands of faults gets a short answer, and its good event is accepted."""
+    bad = [{str(number): number for number in range(300)}] * 999
+
+    response = edge.batch(json.dumps([*bad, GOOD]).encode())
+
+    assert response.status_code == 202
+    assert response.json()["accepted"] == 1
+    assert len(response.json()["refused"]) == 999
+    assert len(response.content) < 400_000
 
 
 def test_the_description_is_complete_and_served_from_here(edge: Edge) -> None:

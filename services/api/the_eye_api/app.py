@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, MediaType, Request, Response, get
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
 log = structlog.get_logger(__name__)
+
+
+DRAIN_SECONDS = 5.0
 
 
 class Api:
@@ -73,7 +76,9 @@ class Api:
         finally:
             for task in tasks:
                 task.cancel()
-            await self.group_commit.drain()
+            with contextlib.suppress(TimeoutError):  # then nobody is left who waits for an answer
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self.group_commit.drain()
             await self.queue.close()
             await self.pool.close()
 
@@ -100,6 +105,7 @@ class Api:
                 HTTPException: _http_response,
                 Exception: _fault_response,
             },
+            after_request=_problem_for_html,
             lifespan=[self._lifespan],
             openapi_config=_openapi_config(),
             logging_config=None,
@@ -131,6 +137,13 @@ async def readyz(api: "NamedDependency[Api]") -> dict[str, str]:
             "queue_unavailable", "The queue does not answer, or does not put every write on disk."
         ) from error
     return {"status": "ready"}
+
+
+def _problem_for_html(response: Response[Any]) -> Response[Any]:
+    """Give the framework's own page for what is not under ``/api/schema`` the one shape, too."""
+    if response.status_code == HTTPStatus.NOT_FOUND and response.media_type == MediaType.HTML:
+        return _response(problem(HTTPStatus.NOT_FOUND, "not_found"))
+    return response
 
 
 def _response(error: ProblemError) -> Response[Problem]:

@@ -14,6 +14,9 @@ from the_eye_api.problems import ProblemError, problem, unavailable
 Tokens = Mapping[bytes, Caller]
 """Live tokens by their hash."""
 
+READ_SECONDS = 2.0
+"""Deadline of reading the tokens: together with the longest refresh, a revoked token is out within 10 seconds."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -39,17 +42,18 @@ class TokenSnapshot:
         Whatever goes wrong: a snapshot that is never refreshed again would let revoked tokens in for ever.
         """
         try:
-            self._tokens = await self._read()
-        except psycopg.Error as error:
-            log.warning("tokens_not_refreshed", error=str(error).partition("\n")[0])
+            async with asyncio.timeout(READ_SECONDS):
+                self._tokens = await self._read()
+        except (psycopg.Error, TimeoutError) as error:
+            log.warning("tokens_not_refreshed", error=str(error).partition("\n")[0] or type(error).__name__)
         except Exception:
             log.exception("tokens_not_refreshed")
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled."""
         while True:
-            await self.refresh()
             await asyncio.sleep(self._refresh_seconds)
+            await self.refresh()
 
     def authorize(self, authorization: str, *scopes: Scope) -> Caller:
         """Find who sent the ``Authorization`` header and see that one of ``scopes`` is granted.

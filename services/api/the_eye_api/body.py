@@ -59,29 +59,23 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        raw = message["body"]
-        if len(raw) > limit:
-            raise too_large(limit)
-    else:
-        raw = await _read_rest(message, receive, limit, seconds)
+    raw = await _receive(receive, limit, seconds)
     return raw if encoding == b"identity" else _decompress(raw, limit, encoding)
 
 
-async def _read_rest(message: Mapping[str, object], receive: Receive, limit: int, seconds: float) -> bytes:
-    chunks = bytearray()
+async def _receive(receive: Receive, limit: int, seconds: float) -> bytes:
+    body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             while True:
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnectedError
-                chunks += message.get("body", b"")  # type: ignore[arg-type] # bytes, by the ASGI specification
-                if len(chunks) > limit:
-                    raise too_large(limit)
-                if not message.get("more_body", False):
-                    return bytes(chunks)
                 message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnectedError
+                body += message["body"]
+                if len(body) > limit:
+                    raise too_large(limit)
+                if not message["more_body"]:
+                    return bytes(body)
     except TimeoutError as error:
         detail = f"The body did not arrive within {seconds:g} seconds."
         raise problem(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", detail) from error
@@ -91,7 +85,7 @@ def _decompress(raw: bytes, limit: int, encoding: bytes) -> bytes:
     """Decompress a stream of one or several members; no more than ``limit`` bytes are ever made of it."""
     body = bytearray()
     try:
-        while raw:
+        while raw or not body:
             member = _DECOMPRESSORS[encoding]()
             body += member.decompress(raw, limit + 1 - len(body))
             if len(body) > limit:

@@ -5,28 +5,29 @@ route; this module's ASGI application stands before it and passes on what is not
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from the_eye.event import MAX_EVENT_BYTES
+from the_eye.event import MAX_EVENT_BYTES, Fault
 from the_eye.tokens import Caller
 from the_eye.tokens import Scope as TokenScope
 from the_eye_api import metrics
 from the_eye_api.auth import TokenSnapshot
 from the_eye_api.body import ClientDisconnectedError, read_body
 from the_eye_api.ingest import MAX_BATCH_BYTES, Ingest, split_array, split_lines
-from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, problem
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 JSON_TYPES = frozenset({"application/json"})
 
 Headers = Mapping[bytes, bytes]
+RawHeaders = Sequence[tuple[bytes, bytes]]
 Accept = Callable[[Caller, Headers, Receive], Awaitable[msgspec.Struct]]
 
 log = structlog.get_logger(__name__)
@@ -49,27 +50,30 @@ class Edge:
         self._tokens = tokens
         self._ingest = ingest
         self._body_seconds = body_seconds
-        one = Route("/events", self._accept_one, passed_on=("GET", "OPTIONS"))
+        one = Route("/events", self._accept_one, passed_on=("GET", "HEAD"))
         batch = Route("/events/batch", self._accept_batch)
         self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
-        route = self._routes.get(scope["path"]) if scope["type"] == ScopeType.HTTP else None
-        if route is None or scope.get("method") in route.passed_on:
+        if scope["type"] != ScopeType.HTTP:
             await self._rest(scope, receive, send)
-        elif scope.get("method") != "POST":
-            allow = ", ".join(sorted({*route.passed_on, "POST"}))
-            await send_problem(
-                send, problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", headers={"Allow": allow})
-            )
-        else:
+            return
+        method, route = str(scope["method"]), self._routes.get(scope["path"])
+        if route is not None and method == "POST":
             with metrics.IN_FLIGHT.track_inprogress():
-                await self._respond(route, dict(scope["headers"]), receive, send)
+                await self._respond(route, list(scope["headers"]), receive, send)
+        elif route is not None and method not in route.passed_on:
+            await _refuse_method(send, route, method)
+        elif method == "HEAD":  # the server leaves the body away
+            await self._rest(cast("Scope", {**scope, "method": "GET"}), receive, send)
+        else:
+            await self._rest(scope, receive, send)
 
-    async def _respond(self, route: Route, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _respond(self, route: Route, raw_headers: RawHeaders, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
         try:
+            headers = _headers(raw_headers)
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
             self._ingest.let_in(caller)
             answer = await route.accept(caller, headers, receive)
@@ -97,6 +101,25 @@ class Edge:
         body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, seconds=self._body_seconds)
         split = split_lines if media_type in NDJSON_TYPES else split_array
         return await self._ingest.accept_batch(caller, split(body))
+
+
+async def _refuse_method(send: Send, route: Route, method: str) -> None:
+    allow = {"Allow": ", ".join(sorted({*route.passed_on, "POST", "OPTIONS"}))}
+    if method == "OPTIONS":
+        await _send(send, HTTPStatus.NO_CONTENT.value, b"", [(b"allow", allow["Allow"].encode())])
+    else:
+        await send_problem(send, problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", headers=allow))
+
+
+def _headers(raw: RawHeaders) -> Headers:
+    """Make the headers a mapping. Raises ProblemError: 400 where it would not be clear which of several counts."""
+    headers = dict(raw)
+    if len(headers) < len(raw):  # the same name twice
+        names = [name for name, _ in raw]
+        for name in (b"authorization", b"content-type", b"content-encoding"):
+            if names.count(name) > 1:
+                raise malformed((Fault("$", "repeated_header", f"{name.decode()} is given more than once"),))
+    return headers
 
 
 def _media_type(headers: Headers, supported: frozenset[str]) -> str:

@@ -84,6 +84,9 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             metrics.QUEUE_ERRORS.inc()
             self._answer(group, error)
+        except BaseException:  # the process stops: nobody must wait for ever
+            self._answer(group, QueueUnavailableError("stopping"))
+            raise
         else:
             metrics.GROUP_EVENTS.observe(len(events))
             self._answer(group, None)

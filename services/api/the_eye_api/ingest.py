@@ -1,5 +1,6 @@
 """Accepting events: from a request's body to events on disk in the queue."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -21,8 +22,10 @@ from the_eye_api.problems import ProblemError, malformed, problem, unavailable
 
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_PARSED_BYTES = 64 * 1024
+"""How much of a batch is looked at before other requests have their turn."""
 MAX_FAULTS = 1_000
-"""The most faults that one answer lists."""
+"""Faults in one answer beyond which only the first of each event is listed."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -67,15 +70,16 @@ class Ingest:
             metrics.REFUSED.labels(sent[0].code).inc()
             raise malformed(sent)
         event = _queued(caller, sent, body, time.time_ns() // 1_000)
-        await self._commit([event])
-        return Accepted(str(uuid_utils.UUID(bytes=event.event_id)))
+        event_id = str(uuid_utils.UUID(bytes=event.event_id))
+        await self._commit([event], event_id)
+        return Accepted(event_id)
 
     async def accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
         """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 503."""
         if not bodies:
             raise malformed((Fault("$", "empty_batch", "a batch has at least one event"),))
         self._limiter.charge(caller, len(bodies))
-        accepted, refused = _sort(caller, bodies)
+        accepted, refused = await _sort(caller, bodies)
         for one in refused:
             metrics.REFUSED.labels(one.errors[0].code).inc()
         if not accepted:
@@ -85,11 +89,11 @@ class Ingest:
         await self._commit(accepted)
         return BatchAccepted(len(accepted), refused)
 
-    async def _commit(self, events: Sequence[QueuedEvent]) -> None:
+    async def _commit(self, events: Sequence[QueuedEvent], event_id: str = "") -> None:
         try:
             await self._group_commit.commit(events)
         except QueueUnavailableError as error:
-            raise queue_unavailable() from error
+            raise queue_unavailable(event_id) from error
         metrics.ACCEPTED.inc(len(events))
 
 
@@ -134,14 +138,22 @@ def _too_many_events() -> ProblemError:
     return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_events", detail)
 
 
-def _sort(caller: Caller, bodies: Iterable[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
+async def _sort(caller: Caller, bodies: Iterable[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
     received_at = time.time_ns() // 1_000
+    listed = 0
     accepted: list[QueuedEvent] = []
     refused: list[Refused] = []
+    parsed = 0
     for index, body in enumerate(bodies):
+        parsed += memoryview(body).nbytes
+        if parsed > MAX_PARSED_BYTES:  # other requests must not wait for a whole large batch
+            parsed = 0
+            await asyncio.sleep(0)
         sent = parse_event(body)
         if isinstance(sent, tuple):
-            refused.append(Refused(index, sent))
+            # Past the bound each event still has its first fault, so that none is refused without a reason.
+            refused.append(Refused(index, sent if listed < MAX_FAULTS else sent[:1]))
+            listed += len(sent)
         else:
             accepted.append(_queued(caller, sent, bytes(body), received_at))
     return accepted, refused
@@ -159,9 +171,11 @@ def _indexed(refused: Iterable[Refused]) -> Iterable[Fault]:
             yield msgspec.structs.replace(fault, path=f"$[{one.index}]{fault.path[1:]}")
 
 
-def queue_unavailable() -> ProblemError:
-    """Say that it is not certain whether an event was queued; sent again with the same event_id it counts once."""
-    return unavailable(
-        "queue_unavailable",
-        "The event could not be put on disk. Send it again with the same event_id and timestamp: it will count once.",
+def queue_unavailable(event_id: str = "") -> ProblemError:
+    """Say that it is not certain whether an event was queued."""
+    detail = (
+        "It is not certain that what was sent is on disk. Send it again: an event with the same event_id and timestamp "
+        "counts once."
     )
+    error = unavailable("queue_unavailable", detail)
+    return ProblemError(msgspec.structs.replace(error.problem, event_id=event_id), error.headers)

@@ -20,6 +20,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     errors: tuple[Fault, ...] = ()
     """Every fault that was found, each with its JSON path (``$`` is the body) or its query parameter."""
+    event_id: str = ""
+    """The id that the server gave an event which may or may not be queued: sent again with it, it counts once."""
     type: str = "about:blank"
 
 

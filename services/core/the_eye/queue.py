@@ -279,7 +279,7 @@ class EventConsumer(_RedisConsumer):
     def _settle(self, settle: "_Settle", message: MessageProxy) -> None:
         try:
             settle(message)
-        except redis.TimeoutError as error:  # Dramatiq tries again for lost connections alone
+        except redis.RedisError as error:  # Dramatiq tries again for lost connections alone
             raise ConnectionClosed(error) from None
         self.broker.claimed.discard(message.options["redis_message_id"])
 

@@ -96,7 +96,7 @@ async def test_a_broken_stream_is_malformed(name: bytes, compress: Callable[[byt
     """Cut short, followed by something else, or never what it was said to be."""
     headers = {b"content-encoding": name}
 
-    for body in (compress(b"abc" * 50)[:-3], compress(b"abc") + b"tail", b"abc"):
+    for body in (compress(b"abc" * 50)[:-3], compress(b"abc") + b"tail", b"abc", b""):
         assert await status_of(body, headers=headers) == (400, "malformed_encoding")
 
 
@@ -115,6 +115,19 @@ async def test_a_slow_sender_is_let_go() -> None:
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with pytest.raises(ProblemError) as caught:
+        await read_body({}, receive, limit=LIMIT, seconds=0.05)  # type: ignore[arg-type] # ASGI
+
+    assert caught.value.problem.status == 408
+
+
+async def test_a_sender_that_never_begins_is_let_go_too() -> None:
+    """Not one byte has to come for the time to run."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
 
     with pytest.raises(ProblemError) as caught:
         await read_body({}, receive, limit=LIMIT, seconds=0.05)  # type: ignore[arg-type] # ASGI
