@@ -40,7 +40,7 @@ async def demo_token(settings: StoreSettings, file: Path) -> str:
         if kept and await _is_live(settings, kept):
             return kept
         token = await asyncio.to_thread(_make_token, settings)
-        _keep(file, token)
+        write_private(file, f"{token}\n")
     except (ApplicationError, psycopg.Error, OSError) as error:
         raise DemoError(" ".join(str(error).split())) from error
     return token
@@ -64,11 +64,12 @@ def _make_token(settings: StoreSettings) -> str:
         return create_token(connection, APPLICATION, SCOPES).text
 
 
-def _keep(file: Path, token: str) -> None:
+def write_private(file: Path, text: str) -> None:
+    """Replace a file that only its owner may read; whoever reads it finds the old text or the new one."""
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(f"{token}\n")
+        opened.write(text)
     new.replace(file)
 
 

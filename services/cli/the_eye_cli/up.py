@@ -16,11 +16,13 @@ import click
 from the_eye.settings import PREFIX, Address, LogSettings
 from the_eye.store.connect import redact
 from the_eye_cli.console import Console
-from the_eye_cli.demo import DemoError, curl_lines, demo_token
+from the_eye_cli.demo import DemoError, curl_lines, demo_token, write_private
 from the_eye_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from the_eye_cli.preflight import DATABASE_URL, REDIS_URL, Plan, PreflightError, checked_plan
 from the_eye_cli.probes import reachable, why_no_database, why_no_queue, why_not_ok
 from the_eye_cli.supervisor import Child, ChildFailureError, Probe, Spec, Stage, Supervisor
+
+ENVIRONMENT_FILE = "env"
 
 SELF = (sys.executable, "-m", "the_eye_cli")
 
@@ -151,6 +153,7 @@ class Machine:
         await _together(self._start_database(), self._start_queue())
         await self._run_command("migrate", "Migrations", MIGRATE_SECONDS)
         await self._run_command("maintain", "Partitions", MAINTAIN_SECONDS)
+        _write_environment(self._plan)
         token = await self._demo_token()
         await _together(self._start_api(), self._start_workers())
         Console(sys.stdout).line(summary(self._plan, token, time.monotonic() - started))
@@ -280,6 +283,13 @@ def _environment(plan: Plan, console: Console) -> Mapping[str, str]:
     return {**plan.environ, **log_format, "PYTHONUNBUFFERED": "1"}
 
 
+def _write_environment(plan: Plan) -> None:
+    """Leave what other commands need to find these servers where a shell can read it."""
+    settings = {DATABASE_URL: plan.store.database_url, REDIS_URL: plan.queue.redis_url}
+    lines = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in settings.items())
+    write_private(plan.data / ENVIRONMENT_FILE, lines)
+
+
 def summary(plan: Plan, token: str, seconds: float) -> str:
     """Say where everything is and how to try it."""
     api, metrics = reachable(plan.api.api_listen), reachable(plan.api.api_metrics_listen)
@@ -296,6 +306,7 @@ The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
   Rules           {plan.rules}
   Data            {plan.data}
   Database        {database}
+  Commands        . {shlex.quote(str(plan.data / ENVIRONMENT_FILE))} (for the-eye application, token, dead, ...)
 """
     if not token:
         return places
