@@ -3,6 +3,7 @@
 What becomes of accepted events is the storing's and the whole way's to show.
 """
 
+import contextlib
 import gzip
 import json
 import os
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -90,7 +90,7 @@ class Edge:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(sample))
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(edge: Edge, store: StoreSettings, **environ: str) -> Iterator[Edge]:
     """Run the process until the test is done."""
     ports = _free_ports(2)
@@ -335,6 +335,24 @@ def test_every_error_has_the_one_shape(edge: Edge) -> None:
             response = client.request(method, path)
             assert response.status_code in {404, 405}
             problem(response, response.status_code)
+
+
+def test_an_endless_head_is_cut_off(edge: Edge) -> None:
+    """Before anyone has shown a token, so it must cost no memory; pipelined and kept connections go on to work."""
+    host, port = edge.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        answers = b""
+        while answers.count(b'{"status":"ok"}') < 3:
+            answers += connection.recv(65536)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * MIB:
+                sent += connection.send(b"x" * 65536)
+        assert sent < 20 * MIB  # what the sockets' buffers hold
+        with contextlib.suppress(ConnectionError):
+            assert b" 431 " in connection.recv(65536)
 
 
 def test_methods_that_exist_are_told(edge: Edge) -> None:

@@ -11,6 +11,7 @@ from the_eye.diagnostics import DiagnosticsServer
 from the_eye.logs import configure_logging
 from the_eye.settings import Address, ApiSettings, LogSettings, QueueSettings, SettingsError, StoreSettings
 from the_eye_api.app import Api
+from the_eye_api.protocol import BoundedHeadProtocol
 
 BACKLOG = 2048
 
@@ -52,7 +53,7 @@ def _config(edge: Api, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
         edge.asgi,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeadProtocol,
         lifespan="on",
         ws="none",
         log_config=None,
