@@ -80,7 +80,11 @@ def _page(figures: Sequence[Figure], drawn: list[str]) -> Iterator[str]:
     yield from (f"![{name}](performance/{name}.svg)\n" for name in drawn)
     yield "All figures; the spread is that between the highest and the lowest run, as a share of the median.\n"
     yield "| figure | value | unit | spread |\n|---|--:|---|--:|"
-    yield from (f"| `{one.figure}` | {one.value:,.4g} | {one.unit} | {one.spread:.0%} |" for one in figures)
+    yield from (f"| `{one.figure}` | {_shown(one.value)} | {one.unit} | {one.spread:.0%} |" for one in figures)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def _facts(figures: Sequence[Figure]) -> str:

@@ -15,7 +15,12 @@ from tests.machine import free_addresses
 
 RULES = Path("k8s/rules")
 ANSWER_SECONDS = 10.0
-UNLIMITED = "1000000000"
+WIDE_LIMITS = {
+    "THE_EYE_RATE_LIMIT_EVENTS_PER_SECOND": "1000000",
+    "THE_EYE_RATE_LIMIT_BURST": "100000000",
+    "THE_EYE_BACKLOG_MAX_BYTES": "64000000000",
+}
+"""Limits that are checked as ever and never reached: one application sends all there is."""
 
 Samples = dict[str, float]
 """Values of metrics, summed over labels."""
@@ -111,7 +116,7 @@ def _connects(host: str, port: int) -> bool:
 def api(stores: Stores) -> Iterator[Service]:
     """Run ``the-eye api``."""
     address, metrics = free_addresses(2)
-    changes = {"THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
+    changes = {**WIDE_LIMITS, "THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
     process = Process("api", _the_eye("api"), _environ(stores, changes), stores.folder / "api.log")
     try:
         process.wait_until(lambda: _answers(address, "/readyz"))

@@ -27,6 +27,9 @@ from the_eye_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 
 APPLICATION = "bench"
 FSYNCS = 300
+REWRITE_BYTES = 30_000_000
+"""Below 64 MB Valkey does not rewrite its file by itself."""
+
 _TIMES = """CREATE VIEW bench_times AS SELECT received_at, pg_xact_commit_timestamp(xmin) AS committed FROM events
              WHERE "timestamp" > now() - interval '6 hours'"""
 """Events of the last hours: what is filled in beforehand is older."""
@@ -110,8 +113,8 @@ class Stores:
     def clear(self) -> None:
         """Empty the queue and the partitions of these days, and start from a checkpoint."""
         self.client.flushall()
-        # A rewrite now, not during a measurement.
-        self.client.bgrewriteaof()
+        if self.client.info("persistence")["aof_current_size"] > REWRITE_BYTES:
+            self.client.bgrewriteaof()  # now, not during a measurement
         with self.connect() as connection:
             yesterday = partitions.clock(connection).date() - timedelta(days=1)
             for day in partitions.list_partitions(connection):
