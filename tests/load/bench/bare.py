@@ -31,7 +31,7 @@ async def accept(_: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable)
 
 
 def config() -> uvicorn.Config:
-    """Configure uvicorn as ``the-eye api`` does; a test holds them together."""
+    """Configure uvicorn as ``the-eye api`` does, with its own HTTP protocol; a test holds them together."""
     return uvicorn.Config(
         accept,
         loop="uvloop",
