@@ -38,14 +38,14 @@ expected-statuses = [400, 401, 403, 404, 405, 413, 415, 422]
 
 
 @pytest.fixture
-def edge(queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection) -> Iterator[Edge]:
+def limitless(queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection) -> Iterator[Edge]:
     """The edge, ready, without a limit that would answer in its stead."""
     environ = {"THE_EYE_RATE_LIMIT_EVENTS_PER_SECOND": "0"}
     with running(Edge(queue_settings, connection), store_settings, **environ) as ready:
         yield ready
 
 
-def test_the_edge_keeps_to_its_description(edge: Edge, tmp_path: Path) -> None:
+def test_the_edge_keeps_to_its_description(limitless: Edge, tmp_path: Path) -> None:
     """By several thousand requests, half of which contradict the description."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
@@ -53,9 +53,17 @@ def test_the_edge_keeps_to_its_description(edge: Edge, tmp_path: Path) -> None:
         "--checks": ",".join(CHECKS),
         "--phases": "examples,coverage,fuzzing",
         "--max-examples": str(EXAMPLES),
-        "--header": f"Authorization: Bearer {edge.created.text}",
+        "--header": f"Authorization: Bearer {limitless.created.text}",
     }
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{edge.url}/api/schema"]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(config),
+        "run",
+        f"{limitless.url}/api/schema",
+    ]
 
     result = subprocess.run(  # noqa: S603 - our own command
         [*command, *(part for option in options.items() for part in option)],
