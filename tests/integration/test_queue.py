@@ -303,3 +303,36 @@ async def test_the_backlog_counts_what_no_worker_has_finished(settings: QueueSet
     assert backlog.messages == 21
     assert 900_000 < backlog.bytes < 2_000_000
     assert 0 < backlog.age_seconds < DEADLINE
+
+
+async def test_a_queue_without_memory_is_drained(settings: QueueSettings, taken: Taken, valkey: Valkey) -> None:
+    """The edge is refused, the worker is not: else the queue would stay full for ever."""
+    async with writing(settings) as writer:
+        await writer.put(events(1))
+        with redis.Redis.from_url(valkey.url()) as client:
+            client.config_set("maxmemory", "1mb")
+            try:
+                with pytest.raises(QueueUnavailableError):
+                    await writer.put(events(2))
+                with working(settings, taken):
+                    wait_for(taken, 1)
+                    wait_until(lambda: left(settings) == 0, DEADLINE, lambda: "the message was not acknowledged")
+            finally:
+                client.config_set("maxmemory", "0")
+
+
+def test_a_worker_with_a_wrong_clock_is_not_taken_for_dead(
+    settings: QueueSettings, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's clock counts."""
+    enqueue_events(settings, events(1))
+    monkeypatch.setattr("dramatiq.brokers.redis.current_millis", lambda: 0)
+    late = EventBroker(settings)
+    with late.client:
+        assert len(late.do_fetch(EVENTS_QUEUE, 1)) == 1
+        monkeypatch.undo()
+        with working(settings, taken):
+            enqueue_events(settings, events(2))
+            wait_for(taken, 2)
+
+    assert taken.numbers == [2]

@@ -10,6 +10,8 @@ One Dramatiq message carries many events. Dramatiq's own defaults are for tasks 
 - What a consumer had fetched when its connection broke, or while the answer was on its way, stays claimed until
   the process ends; here it is given back within seconds.
 - A message that cannot be decoded breaks the consumer; here it becomes a dead letter.
+- A server out of memory refuses workers as it refuses senders, and so is never drained; here workers go on.
+- Workers' own clocks tell who is silent; here it is the server's.
 """
 
 import asyncio
@@ -162,6 +164,15 @@ class _KeepUnfinished(dramatiq.Middleware):
             message.fail()
 
 
+# Put before Dramatiq's script for workers. What they do frees memory in the end, so they must go on when the server has
+# none left: refused like the edge, they would leave it full for ever. And the server's clock tells who is silent, not
+# the workers' clocks, which need not agree. (Redis 7 or newer.)
+_WORKER_PROLOGUE = b"""#!lua flags=allow-oom
+local now = redis.call('time')
+ARGV[2] = now[1] * 1000 + math.floor(now[2] / 1000)
+"""
+
+
 class EventBroker(RedisBroker):
     """Dramatiq's Redis broker with this module's promises."""
 
@@ -175,6 +186,9 @@ class EventBroker(RedisBroker):
             heartbeat_timeout=int(settings.worker_heartbeat_seconds * 1000),
             dead_message_ttl=NEVER_MS,
         )
+        self.enqueue_script = cast("bytes", self.scripts["dispatch"].script)
+        """Dramatiq's script as it is: without memory nothing may be added."""
+        self.scripts["dispatch"] = self.client.register_script(_WORKER_PROLOGUE + self.enqueue_script)
         self.claimed: set[str] = set()
         """Redis ids of the messages that this process has in hand."""
         self.unfinished: set[str] = set()
@@ -364,7 +378,7 @@ class QueueWriter:
             # Once: a connection that the server closed while idle is found out only by using it.
             retry=Retry(NoBackoff(), 1),
         )
-        self._dispatch = self._client.register_script(self._broker.scripts["dispatch"].script)
+        self._dispatch = self._client.register_script(self._broker.enqueue_script)
         self._verified = False
         """Whether this server is known to put every write on disk; doubtful again after every failure."""
 

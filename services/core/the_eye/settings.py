@@ -125,7 +125,7 @@ class QueueSettings(Group, frozen=True, kw_only=True):
 
     worker_heartbeat_seconds: Seconds = 5.0
     """A worker that was silent for this long is taken for dead and its messages go back to the queue. Dramatiq's
-    60 s left a killed worker's events missing for minutes. Clocks of worker machines must agree to less than this."""
+    60 s left a killed worker's events missing for minutes."""
 
 
 class ApiSettings(Group, frozen=True, kw_only=True):
