@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up venv venv-dev test bench lint typecheck format requirements clean
+.PHONY: help up venv venv-dev test bench faults lint typecheck format requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
 
 bench: $(VENV)/.dev ## Measure what it can do; QUICK=1 takes a minute, ONLY=throughput,rows some parts
 	@$(BIN)/python -m tests.load.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+faults: $(VENV)/.faults ## Break every part under load and account for every event; QUICK=1 takes minutes
+	@$(BIN)/pytest tests/faults $(if $(QUICK),--short) $(if $(QUICK)$(ARGS),,--document) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, imports and pins
 	@$(BIN)/ruff check
@@ -89,3 +92,7 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.build
 	@requirements/install.sh dev $(BIN)/python -m pip
 	@$(INSTALL_PROJECT)
 	@touch $(VENV)/.cli $@
+
+$(VENV)/.faults: tests/faults/requirements.txt $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r $<
+	@touch $@
