@@ -1,6 +1,5 @@
 """The body of a request: read, bounded and decompressed."""
 
-import asyncio
 import sys
 import zlib
 from collections.abc import Mapping
@@ -48,10 +47,10 @@ class ClientDisconnectedError(Exception):
     """Raised when a sender goes away before its body is complete: there is nobody to answer."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int, seconds: float) -> bytes:
-    """Read a body of at most ``limit`` bytes, also after decompression, within ``seconds``.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int) -> bytes:
+    """Read a body of at most ``limit`` bytes, also after decompression; the server's protocol bounds the time.
 
-    Raises ProblemError: 400, 408, 413 or 415; ClientDisconnectedError.
+    Raises ProblemError: 400, 413 or 415; ClientDisconnectedError.
     """
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity" and encoding not in _DECOMPRESSORS:
@@ -59,26 +58,21 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
-    raw = await _receive(receive, limit, seconds)
+    raw = await _receive(receive, limit)
     return raw if encoding == b"identity" else _decompress(raw, limit, encoding)
 
 
-async def _receive(receive: Receive, limit: int, seconds: float) -> bytes:
+async def _receive(receive: Receive, limit: int) -> bytes:
     body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientDisconnectedError
-                body += message["body"]
-                if len(body) > limit:
-                    raise too_large(limit)
-                if not message["more_body"]:
-                    return bytes(body)
-    except TimeoutError as error:
-        detail = f"The body did not arrive within {seconds:g} seconds."
-        raise problem(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", detail) from error
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnectedError
+        if len(body) + len(message["body"]) > limit:
+            raise too_large(limit)
+        if not message["more_body"]:
+            return bytes(body + message["body"]) if body else message["body"]
+        body += message["body"]
 
 
 def _decompress(raw: bytes, limit: int, encoding: bytes) -> bytes:

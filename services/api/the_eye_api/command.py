@@ -7,11 +7,12 @@ import click
 import structlog
 import uvicorn
 
+from the_eye.collector import spare_collector
 from the_eye.diagnostics import DiagnosticsServer
 from the_eye.logs import configure_logging
 from the_eye.settings import Address, ApiSettings, LogSettings, QueueSettings, SettingsError, StoreSettings
 from the_eye_api.app import Api
-from the_eye_api.protocol import BoundedHeadProtocol
+from the_eye_api.protocol import BoundedProtocol
 
 BACKLOG = 2048
 
@@ -31,6 +32,7 @@ def api() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn handles it, and once it has stopped in order raises it again for whoever handled it before.
         signal.signal(number, lambda *_: None)
+    spare_collector()
     uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
     diagnostics.stop()
     log.info("api_stopped")
@@ -53,12 +55,13 @@ def _config(edge: Api, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
         edge.asgi,
         loop="uvloop",
-        http=BoundedHeadProtocol,
+        http=BoundedProtocol.within(settings.body_seconds),
         lifespan="on",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a request came from
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(settings.api_shutdown_seconds),
     )

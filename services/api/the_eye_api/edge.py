@@ -6,6 +6,7 @@ route; this module's ASGI application stands before it and passes on what is not
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+from prometheus_client import Counter, Histogram
 
 from the_eye.event import MAX_EVENT_BYTES, Fault
 from the_eye.tokens import Caller
@@ -45,11 +47,12 @@ class Route(msgspec.Struct, frozen=True):
 class Edge:
     """An ASGI application that accepts events and hands every other request to ``rest``."""
 
-    def __init__(self, rest: ASGIApp, tokens: TokenSnapshot, ingest: Ingest, *, body_seconds: float) -> None:
+    def __init__(self, rest: ASGIApp, tokens: TokenSnapshot, ingest: Ingest) -> None:
         self._rest = rest
         self._tokens = tokens
         self._ingest = ingest
-        self._body_seconds = body_seconds
+        self._in_flight = 0
+        metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
         one = Route("/events", self._accept_one, passed_on=("GET", "HEAD"))
         batch = Route("/events/batch", self._accept_batch)
         self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
@@ -61,8 +64,11 @@ class Edge:
             return
         method, route = str(scope["method"]), self._routes.get(scope["path"])
         if route is not None and method == "POST":
-            with metrics.IN_FLIGHT.track_inprogress():
+            self._in_flight += 1
+            try:
                 await self._respond(route, list(scope["headers"]), receive, send)
+            finally:
+                self._in_flight -= 1
         elif route is not None and method not in route.passed_on:
             await _refuse_method(send, route, method)
         elif method == "HEAD":  # the server leaves the body away
@@ -88,19 +94,26 @@ class Edge:
             log.exception("request_failed", route=route.path)
             status = HTTPStatus.INTERNAL_SERVER_ERROR.value
             await send_problem(send, internal_error())
-        metrics.REQUESTS.labels(route.path, status).inc()
-        metrics.REQUEST_SECONDS.labels(route.path).observe(time.perf_counter() - start)
+        requests, seconds = _counters(route.path, status)
+        requests.inc()
+        seconds.observe(time.perf_counter() - start)
 
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         _media_type(headers, JSON_TYPES)
-        body = await read_body(headers, receive, limit=MAX_EVENT_BYTES, seconds=self._body_seconds)
+        body = await read_body(headers, receive, limit=MAX_EVENT_BYTES)
         return await self._ingest.accept_one(caller, body)
 
     async def _accept_batch(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         media_type = _media_type(headers, JSON_TYPES | NDJSON_TYPES)
-        body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, seconds=self._body_seconds)
+        body = await read_body(headers, receive, limit=MAX_BATCH_BYTES)
         split = split_lines if media_type in NDJSON_TYPES else split_array
         return await self._ingest.accept_batch(caller, split(body))
+
+
+@cache
+def _counters(path: str, status: int) -> tuple[Counter, Histogram]:
+    """Find what counts an answer once: looking it up by labels costs more than counting."""
+    return metrics.REQUESTS.labels(path, status), metrics.REQUEST_SECONDS.labels(path)
 
 
 async def _refuse_method(send: Send, route: Route, method: str) -> None:

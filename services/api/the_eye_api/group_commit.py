@@ -88,6 +88,7 @@ class GroupCommit:
             self._answer(group, QueueUnavailableError("stopping"))
             raise
         else:
+            metrics.ACCEPTED.inc(len(events))
             metrics.GROUP_EVENTS.observe(len(events))
             self._answer(group, None)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 
@@ -39,7 +40,7 @@ def group_commit(disk: Disk) -> GroupCommit:
 
 def event(number: int, size: int = 1) -> QueuedEvent:
     """Make an event that is known by its number."""
-    return QueuedEvent(b"", 1, "demo", number, b"x" * size)
+    return QueuedEvent(UUID(int=0), 1, "demo", number, b"x" * size)
 
 
 async def start(group_commit: GroupCommit, *requests: list[QueuedEvent]) -> list[asyncio.Task[None]]:
