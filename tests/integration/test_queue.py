@@ -4,7 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import dramatiq
 import msgspec
@@ -83,7 +83,7 @@ def working(settings: QueueSettings, taken: Taken, threads: int = 2) -> Iterator
 
 def events(*numbers: int) -> list[QueuedEvent]:
     """Make events that are known by their numbers."""
-    return [QueuedEvent(uuid4().bytes, 1, "demo", number, b"{}") for number in numbers]
+    return [QueuedEvent(uuid4(), 1, "demo", number, b"{}") for number in numbers]
 
 
 def left(settings: QueueSettings) -> int:
@@ -109,7 +109,7 @@ async def test_what_the_edge_writes_a_worker_takes(settings: QueueSettings, take
 
 def test_a_payload_keeps_its_bytes_and_hides_them() -> None:
     """What is logged of a message never shows an event."""
-    sent = QueuedEvent(b"\x01" * 16, 7, "demo", 123, b'{"secret": "\xff"}')
+    sent = QueuedEvent(UUID(bytes=b"\x01" * 16), 7, "demo", 123, b'{"secret": "\xff"}')
 
     message = dramatiq.Message.decode(events_message([sent]).encode())
 
@@ -117,11 +117,20 @@ def test_a_payload_keeps_its_bytes_and_hides_them() -> None:
     assert "secret" not in f"{message} {message!r}"
 
 
+@pytest.mark.parametrize(("application_id", "received_at"), [(2**31, 1), (-1, 1), (1, -1), (1, 8 * 10**15)])
+def test_numbers_that_cannot_be_stored_are_not_read(application_id: int, received_at: int) -> None:
+    """They would be stored as others: the message becomes a dead letter instead."""
+    wrong = msgspec.msgpack.encode([[b"\x01" * 16, application_id, "demo", received_at, b"{}"]])
+
+    with pytest.raises(msgspec.ValidationError):
+        Payload(wrong).events()
+
+
 def test_an_event_of_a_newer_version_is_read() -> None:
     """New fields go to the end, and older workers leave them alone."""
     newer = msgspec.msgpack.encode([[b"\x01" * 16, 7, "demo", 123, b"{}", "a new field", {"and": "another"}]])
 
-    assert Payload(newer).events() == [QueuedEvent(b"\x01" * 16, 7, "demo", 123, b"{}")]
+    assert Payload(newer).events() == [QueuedEvent(UUID(bytes=b"\x01" * 16), 7, "demo", 123, b"{}")]
 
 
 def test_a_killed_workers_messages_are_taken_over(settings: QueueSettings, taken: Taken) -> None:

@@ -87,7 +87,7 @@ def queued(
 
 def _queued(body: bytes, event_id: UUID, received_at: datetime) -> QueuedEvent:
     microseconds = (received_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return QueuedEvent(event_id.bytes, 7, "demo", microseconds, body)
+    return QueuedEvent(event_id, 7, "demo", microseconds, body)
 
 
 def rows(connection: Connection) -> list[tuple[UUID, bool]]:
@@ -118,7 +118,7 @@ def test_a_row_holds_all_that_is_known_of_an_event(storer: EventStorer, connecti
         " violations, violated_rules, ruleset, stored_at FROM events"
     ).fetchall()
     assert row[:9] == (
-        UUID(bytes=event.event_id),
+        event.event_id,
         UUID("e2085be5-9137-4e4e-80b5-f1ffddc25423"),
         7,
         "page interaction",
@@ -244,7 +244,55 @@ def test_one_event_that_cannot_be_stored_is_set_aside_alone(storer: EventStorer,
     dead = connection.execute(
         "SELECT event_id, application_id, received_at, code, original FROM dead_events"
     ).fetchall()
-    assert dead == [(UUID(bytes=bad.event_id), 7, NOW, "23514", bad.body)]
+    assert dead == [(bad.event_id, 7, NOW, "23514", bad.body)]
+
+
+@pytest.mark.parametrize("neighbours", [0, 3])
+def test_what_was_set_aside_and_can_be_stored_after_all_ends_once(
+    pool: Pool, connection: Connection, neighbours: int
+) -> None:
+    """Its message came again, to another worker, because the first one died before it could acknowledge."""
+    payload = Payload.of([queued() for _ in range(neighbours + 1)])
+    poison = payload.events()[0].event_id
+    connection.execute(f"ALTER TABLE events ADD CONSTRAINT no_poison CHECK (event_id <> '{poison}')")
+    try:
+        EventStorer(pool, Rules(), threading.Event()).store(payload)
+        assert connection.execute("SELECT event_id FROM dead_events").fetchall() == [(poison,)]
+    finally:
+        connection.execute("ALTER TABLE events DROP CONSTRAINT no_poison")
+
+    EventStorer(pool, Rules(), threading.Event()).store(payload)
+
+    assert len(rows(connection)) == neighbours + 1
+    assert connection.execute("SELECT event_id FROM dead_events").fetchall() == []
+
+
+def test_another_acceptance_leaves_what_is_dead_alone(storer: EventStorer, connection: Connection) -> None:
+    """Sent again and stored, the event has two ends, as it was accepted twice."""
+    event = queued()
+    connection.execute("ALTER TABLE events ADD CONSTRAINT no_poison CHECK (name <> 'cta click')")
+    try:
+        storer.store(Payload.of([event]))
+    finally:
+        connection.execute("ALTER TABLE events DROP CONSTRAINT no_poison")
+
+    storer.store(Payload.of([msgspec.structs.replace(event, received_at=event.received_at + 1)]))
+
+    assert len(rows(connection)) == 1
+    assert connection.execute("SELECT event_id FROM dead_events").fetchall() == [(event.event_id,)]
+
+
+def test_what_cannot_even_be_set_aside_fails_its_message(storer: EventStorer, connection: Connection) -> None:
+    """It becomes a dead letter, whole, instead of holding the worker for ever; its neighbours are stored."""
+    poison = _queued(b"no json", uuid4(), NOW)
+    connection.execute("ALTER TABLE dead_events ADD CONSTRAINT never CHECK (code = '')")
+    try:
+        with pytest.raises(psycopg.IntegrityError):
+            storer.store(Payload.of([queued(), poison, queued()]))
+    finally:
+        connection.execute("ALTER TABLE dead_events DROP CONSTRAINT never")
+
+    assert len(rows(connection)) == 2
 
 
 def test_what_the_edge_should_have_refused_is_set_aside(storer: EventStorer, connection: Connection) -> None:

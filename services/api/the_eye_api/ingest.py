@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from io import BytesIO
 from itertools import islice
+from uuid import UUID
 
 import msgspec
 import uuid_utils
@@ -31,7 +32,7 @@ MAX_FAULTS = 1_000
 class Accepted(msgspec.Struct, frozen=True):
     """Answer to one event: it is on disk in the queue."""
 
-    event_id: str
+    event_id: UUID
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -70,9 +71,8 @@ class Ingest:
             metrics.REFUSED.labels(sent[0].code).inc()
             raise malformed(sent)
         event = _queued(caller, sent, body, time.time_ns() // 1_000)
-        event_id = str(uuid_utils.UUID(bytes=event.event_id))
-        await self._commit([event], event_id)
-        return Accepted(event_id)
+        await self._commit([event], event.event_id)
+        return Accepted(event.event_id)
 
     async def accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
         """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 503."""
@@ -89,12 +89,11 @@ class Ingest:
         await self._commit(accepted)
         return BatchAccepted(len(accepted), refused)
 
-    async def _commit(self, events: Sequence[QueuedEvent], event_id: str = "") -> None:
+    async def _commit(self, events: Sequence[QueuedEvent], event_id: UUID | None = None) -> None:
         try:
             await self._group_commit.commit(events)
         except QueueUnavailableError as error:
             raise queue_unavailable(event_id) from error
-        metrics.ACCEPTED.inc(len(events))
 
 
 def split_array(body: bytes) -> list[Raw]:
@@ -161,7 +160,7 @@ async def _sort(caller: Caller, bodies: Iterable[Raw]) -> tuple[list[QueuedEvent
 
 def _queued(caller: Caller, sent: SentEvent, body: bytes, received_at: int) -> QueuedEvent:
     """Give the event its id before it is written: delivered twice, it is still the same event."""
-    event_id = uuid_utils.uuid7().bytes if sent.event_id is UNSET else sent.event_id.bytes
+    event_id = msgspec.convert(uuid_utils.uuid7().bytes, UUID) if sent.event_id is UNSET else sent.event_id
     return QueuedEvent(event_id, caller.application_id, caller.application, received_at, body)
 
 
@@ -171,11 +170,11 @@ def _indexed(refused: Iterable[Refused]) -> Iterable[Fault]:
             yield msgspec.structs.replace(fault, path=f"$[{one.index}]{fault.path[1:]}")
 
 
-def queue_unavailable(event_id: str = "") -> ProblemError:
+def queue_unavailable(event_id: UUID | None = None) -> ProblemError:
     """Say that it is not certain whether an event was queued."""
     detail = (
         "It is not certain that what was sent is on disk. Send it again: an event with the same event_id and timestamp "
         "counts once."
     )
     error = unavailable("queue_unavailable", detail)
-    return ProblemError(msgspec.structs.replace(error.problem, event_id=event_id), error.headers)
+    return ProblemError(msgspec.structs.replace(error.problem, event_id=str(event_id or "")), error.headers)

@@ -136,7 +136,7 @@ def queued(entry: DeadEntry) -> QueuedEvent:
     if event_id is None or application_id is None or received_at is None:  # the table's constraint says otherwise
         raise AssertionError(entry.id)
     return QueuedEvent(
-        event_id=event_id.bytes,
+        event_id=event_id,
         application_id=application_id,
         application=entry.application or "",
         received_at=(received_at - _EPOCH) // timedelta(microseconds=1),

@@ -18,7 +18,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol, cast
+from typing import Annotated, Any, ClassVar, Protocol, cast
+from uuid import UUID
 
 import dramatiq
 import msgspec
@@ -32,6 +33,7 @@ from dramatiq.common import compute_backoff, dq_name
 from dramatiq.encoder import Encoder, MessageData
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.errors import Retry as DramatiqRetry
+from msgspec import Meta
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
@@ -58,12 +60,12 @@ class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
     New fields go to the end with a default: workers that are older ignore them, newer ones fill them in.
     """
 
-    event_id: bytes
-    """16 bytes."""
-    application_id: int
+    event_id: UUID
+    application_id: Annotated[int, Meta(ge=0, lt=2**31)]
+    """An ``integer`` of PostgreSQL: psycopg would cut off what is beyond."""
     application: str
-    received_at: int
-    """Microseconds since 1970 in UTC."""
+    received_at: Annotated[int, Meta(ge=0, lt=8 * 10**15)]
+    """Microseconds since 1970 in UTC; up to the year 2223 a double of seconds tells them exactly."""
     body: bytes
     """The sender's JSON, byte for byte."""
 
@@ -107,7 +109,7 @@ class _Envelope(msgspec.Struct, frozen=True):
     message_timestamp: int
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
 _decode_events = msgspec.msgpack.Decoder(list[QueuedEvent]).decode
 _decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
 

@@ -10,6 +10,7 @@ import dramatiq
 import structlog
 from dramatiq.worker import Worker
 
+from the_eye.collector import spare_collector
 from the_eye.diagnostics import Answer, DiagnosticsServer
 from the_eye.logs import configure_logging
 from the_eye.queue import EVENTS_QUEUE, STORE_EVENTS, EventBroker
@@ -45,7 +46,13 @@ def run(stopping: threading.Event) -> None:
     settings = WorkerSettings.load()
     rules = _rules(RuleSettings.load())
     broker = EventBroker(QueueSettings.load())
-    pool = open_pool(StoreSettings.load(), "the-eye worker", settings.worker_threads + 1, settings.worker_write_seconds)
+    pool = open_pool(
+        StoreSettings.load(),
+        "the-eye worker",
+        settings.worker_threads + 1,
+        settings.worker_write_seconds,
+        checked=False,
+    )
     storer = EventStorer(pool, rules, stopping)
     dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
     threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
@@ -61,6 +68,7 @@ def run(stopping: threading.Event) -> None:
     sweep.start()
     threads.start()
     diagnostics.start()
+    spare_collector()
     log.info("worker_started", threads=settings.worker_threads, metrics=str(diagnostics.address))
     stopping.wait()
     log.info("worker_stopping")

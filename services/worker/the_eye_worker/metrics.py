@@ -1,6 +1,41 @@
 """What the worker counts."""
 
-from prometheus_client import Counter, Gauge, Histogram
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
+
+
+class BatchHistogram:
+    """A histogram that observes many values at once, at a fraction of the price of ``Histogram.observe`` for each."""
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = [*buckets, float("inf")]
+        self._lock = threading.Lock()
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        REGISTRY.register(self)
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Observe each of ``values``."""
+        with self._lock:
+            for value in values:
+                self._counts[bisect_left(self._bounds, value)] += 1
+                self._sum += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Say what was observed, as prometheus_client asks for it."""
+        with self._lock:
+            counts, total = list(accumulate(self._counts)), self._sum
+        buckets = list(zip(map(floatToGoString, self._bounds), map(float, counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
+
 
 EVENTS = Counter(
     "the_eye_events",
@@ -18,7 +53,7 @@ WRITE_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 WRITE_RETRIES = Counter("the_eye_write_retries", "Writes put off because the database could not take them.")
-STORED_AFTER_SECONDS = Histogram(
+STORED_AFTER_SECONDS = BatchHistogram(
     "the_eye_stored_after_seconds",
     "Time from accepting an event to having it stored.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),

@@ -2,10 +2,11 @@
 
 import random
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
-from uuid import UUID
 
 import msgspec
 import psycopg
@@ -14,8 +15,8 @@ import structlog
 from the_eye.event import Event, Fault, read_accepted
 from the_eye.queue import Payload, QueuedEvent, Unfinished
 from the_eye.rules.ruleset import RuleSet
-from the_eye.store.connect import Pool
-from the_eye.store.dead_events import DeadEvent, set_aside
+from the_eye.store.connect import Connection, Pool
+from the_eye.store.dead_events import DeadEvent, acceptance, holds_events, set_aside
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
 from the_eye.verdict import Verdict
 from the_eye_worker import metrics
@@ -23,7 +24,8 @@ from the_eye_worker import metrics
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 5.0
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DEAD_LOOK_SECONDS = 1.0
+"""How often a worker looks whether anything is set aside; well below the shortest heartbeat that makes sense."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,24 +53,30 @@ class EventStorer:
         self._pool = pool
         self._rules = rules
         self._stopping = stopping
+        self._dead = _DeadRows()
 
     def store(self, payload: Payload) -> None:
         """See to it that every event of a message is stored or set aside; return only then.
 
         Raises Unfinished when the worker is stopping and the database is away. Raises msgspec.MsgspecError for a
-        message of a format this version does not know.
+        message of a format this version does not know, psycopg.Error for an event that cannot even be set aside: then
+        the message becomes a dead letter, whole.
         """
         ruleset = self._rules.current
         judged: list[Judged] = []
+        dead: list[DeadEvent] = []
         for queued in payload.events():
             event = read_event(queued)
             if isinstance(event, Event):
                 judged.append(Judged(queued, Row(event, _judge(ruleset, event), ruleset.digest)))
             else:
-                self._set_aside(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
-        self._write(judged)
+                dead.append(
+                    _dead(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
+                )
+        self._write(judged, dead)
+        self._set_aside(dead)
 
-    def _write(self, judged: Sequence[Judged]) -> None:
+    def _write(self, judged: Sequence[Judged], dead: list[DeadEvent]) -> None:
         """Write all, or find by halving the ones that cannot be written."""
         if not judged:
             return
@@ -78,12 +86,12 @@ class EventStorer:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours, too, must not cost the event or its neighbours
             if len(judged) == 1:
-                self._set_aside(judged[0].queued, _code(error), _words(error))
+                dead.append(_dead(judged[0].queued, _code(error), _words(error)))
                 return
             log.warning("message_halved", events=len(judged), code=_code(error))
             middle = len(judged) // 2
-            self._write(judged[:middle])
-            self._write(judged[middle:])
+            self._write(judged[:middle], dead)
+            self._write(judged[middle:], dead)
         else:
             _count([one.row for one in judged], fates)
 
@@ -92,31 +100,27 @@ class EventStorer:
         for backoff in _backoffs():
             try:
                 with metrics.WRITE_SECONDS.time(), self._pool.connection() as connection:
-                    return write_events(connection, rows)
+                    return write_events(connection, rows, may_be_dead=self._dead.may_be(connection))
             except psycopg.Error as error:
                 if is_unstorable(error):
                     raise
                 self._wait(backoff, error)
         raise AssertionError  # _backoffs never ends
 
-    def _set_aside(self, queued: QueuedEvent, code: str, error: str) -> None:
-        dead = DeadEvent(
-            kind="event",
-            code=code,
-            error=error,
-            original=queued.body,
-            event_id=UUID(bytes=queued.event_id),
-            application_id=queued.application_id,
-            received_at=_time(queued.received_at),
-            # The same acceptance of the same event: a message that comes twice makes one dead event of it.
-            queue_id=f"{UUID(bytes=queued.event_id)}@{queued.received_at}",
-        )
-        log.error("event_set_aside", event_id=str(dead.event_id), code=code)
+    def _set_aside(self, dead: Sequence[DeadEvent]) -> None:
+        """Set aside what cannot be stored, all at once and after its neighbours were stored."""
+        if not dead:
+            return
+        self._dead.note()
+        for one in dead:
+            log.error("event_set_aside", event_id=str(one.event_id), code=one.code)
         for backoff in _backoffs():
             try:
                 with self._pool.connection() as connection:
-                    new = set_aside(connection, [dead])
+                    new = set_aside(connection, dead)
             except psycopg.Error as failure:
+                if is_unstorable(failure):
+                    raise
                 self._wait(backoff, failure)
             else:
                 metrics.EVENTS.labels("dead").inc(new)
@@ -129,13 +133,51 @@ class EventStorer:
             raise Unfinished
 
 
+class _DeadRows:
+    """Knows whether an event that comes may have been set aside before: then storing it must take it back.
+
+    That happens when a worker died between setting aside and acknowledging, and the cause has gone until the message
+    comes again, which is ``worker_heartbeat_seconds`` later at the earliest. So it is enough to look now and then.
+    """
+
+    def __init__(self) -> None:
+        self._held = True
+        self._look_at = 0.0
+
+    def may_be(self, connection: Connection) -> bool:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._held = holds_events(connection)
+            self._look_at = now + DEAD_LOOK_SECONDS
+        return self._held
+
+    def note(self) -> None:
+        """Take in that this worker is about to set something aside."""
+        self._look_at = 0.0
+
+
+def _dead(queued: QueuedEvent, code: str, error: str) -> DeadEvent:
+    received_at = _time(queued.received_at)
+    return DeadEvent(
+        kind="event",
+        code=code,
+        error=error,
+        original=queued.body,
+        event_id=queued.event_id,
+        application_id=queued.application_id,
+        received_at=received_at,
+        # A message that comes twice makes one dead event of it.
+        queue_id=acceptance(queued.event_id, received_at),
+    )
+
+
 def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
     """Read an event from the queue; faults here mean that the edge and the worker disagree."""
     sent = read_accepted(queued.body)
     if isinstance(sent, tuple):
         return sent
     return Event(
-        event_id=UUID(bytes=queued.event_id),
+        event_id=queued.event_id,
         application_id=queued.application_id,
         application=queued.application,
         session_id=sent.session_id,
@@ -152,7 +194,7 @@ def _judge(ruleset: RuleSet, event: Event) -> Verdict:
 
 
 def _time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
 
 
 def _backoffs() -> Iterator[float]:
@@ -177,16 +219,16 @@ def _code(error: Exception) -> str:
 
 
 def _count(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
+    """Count a message at once: its events share most of what is counted."""
+    for fate, count in Counter(fates).items():
+        metrics.EVENTS.labels(fate.value).inc(count)
     now = datetime.now(UTC)
-    for row, fate in zip(rows, fates, strict=True):
-        metrics.EVENTS.labels(fate.value).inc()
-        if fate in {Fate.VALID, Fate.INVALID}:
-            _count_stored(row, now)
+    stored = [row for row, fate in zip(rows, fates, strict=True) if fate in _STORED]
+    metrics.STORED_AFTER_SECONDS.observe_all((now - row.event.received_at).total_seconds() for row in stored)
+    metrics.UNMATCHED.inc(sum(not row.verdict.matched for row in stored))
+    violated = Counter((one.rule, one.action.value) for row in stored for one in row.verdict.violations)
+    for labels, count in violated.items():
+        metrics.VIOLATIONS.labels(*labels).inc(count)
 
 
-def _count_stored(row: Row, now: datetime) -> None:
-    metrics.STORED_AFTER_SECONDS.observe((now - row.event.received_at).total_seconds())
-    if not row.verdict.matched:
-        metrics.UNMATCHED.inc()
-    for violation in row.verdict.violations:
-        metrics.VIOLATIONS.labels(violation.rule, violation.action.value).inc()
+_STORED = frozenset({Fate.VALID, Fate.INVALID})

@@ -67,7 +67,7 @@ def queued_events(application_id: int, at: datetime) -> list[QueuedEvent]:
     """Make the benchmark's events as the edge queues them."""
     received = int(at.timestamp() * 1e6)
     return [
-        QueuedEvent(uuid_utils.uuid7().bytes, application_id, "bench", received, events.whole(head, at))
+        QueuedEvent(UUID(bytes=uuid_utils.uuid7().bytes), application_id, "bench", received, events.whole(head, at))
         for head in events.heads()
     ]
 

@@ -76,12 +76,20 @@ def connect(settings: StoreSettings, application_name: str, statement_seconds: f
 
 
 def open_pool(
-    settings: StoreSettings, application_name: str, size: int, statement_seconds: float | None = None
+    settings: StoreSettings,
+    application_name: str,
+    size: int,
+    statement_seconds: float | None = None,
+    *,
+    checked: bool = True,
 ) -> Pool:
     """Open a pool of up to ``size`` connections.
 
     It opens, and stays open, while the database is away: asking for a connection then raises
     psycopg_pool.PoolTimeout, a psycopg.OperationalError, after ``database_connect_seconds``.
+
+    Unless ``checked``, a connection that broke while it was idle is found out by its next user: for those who try
+    again anyway, that saves asking the server before each use.
     """
     seconds = statement_seconds or settings.database_statement_seconds
 
@@ -92,7 +100,7 @@ def open_pool(
         parameters(settings, application_name, seconds),
         connection_class=Connection,
         configure=configure,
-        check=ConnectionPool.check_connection,
+        check=ConnectionPool.check_connection if checked else None,
         open=True,
         **_pool_options(settings, application_name, size),
     )

@@ -1,7 +1,7 @@
 """What could not be stored, set aside until someone replays or discards it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -10,6 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 
 MAX_ERROR_CHARACTERS = 2_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 REPLAY_ROWS = 100
 REPLAY_BYTES = 4 * 1024 * 1024
@@ -52,6 +54,21 @@ class DeadEntry(msgspec.Struct, frozen=True):
     size: int
     """Bytes of the original."""
     original: bytes = b""
+
+
+def acceptance(event_id: UUID, received_at: datetime) -> str:
+    """Name one acceptance of an event, as ``queue_id`` does: sent again, the same event is another acceptance."""
+    return f"{event_id}@{(received_at - _EPOCH) // timedelta(microseconds=1)}"
+
+
+def holds_events(connection: AnyConnection) -> bool:
+    """Tell whether any event is set aside."""
+    return connection.execute("SELECT FROM dead_events WHERE kind = 'event' LIMIT 1").fetchone() is not None
+
+
+def take_back(connection: AnyConnection, acceptances: Sequence[str]) -> None:
+    """Remove what was set aside and is stored now: its message came again after the cause had gone."""
+    connection.execute("DELETE FROM dead_events WHERE queue_id = ANY(%s)", (list(acceptances),))
 
 
 def set_aside(connection: AnyConnection, dead: Sequence[DeadEvent]) -> int:

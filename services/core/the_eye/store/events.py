@@ -10,8 +10,10 @@ import msgspec
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import TupleRow
+from psycopg.types.numeric import Int4BinaryDumper
 
 from the_eye.event import Event
+from the_eye.store.dead_events import acceptance, take_back
 from the_eye.verdict import Verdict
 
 Connection = psycopg.Connection[TupleRow]
@@ -42,24 +44,21 @@ class Fate(StrEnum):
     """This very acceptance is stored already: its message came twice. No outcome, it was counted the first time."""
 
 
-# The type beside each column is the one that its value is sent as: bytes that are ready need no conversion, and
-# binary COPY carries no types, only bytes that the column's own type reads.
-_COLUMNS = {
-    "event_id": "uuid",
-    "session_id": "uuid",
-    "application_id": "int4",
-    "category": "text",
-    "name": "text",
-    "data": "bytea",
-    "timestamp": "timestamptz",
-    "received_at": "timestamptz",
-    "valid": "bool",
-    "violations": "bytea",
-    "violated_rules": "text[]",
-    "ruleset": "bytea",
-}
+_COLUMNS = (
+    "event_id",
+    "session_id",
+    "application_id",
+    "category",
+    "name",
+    "data",
+    "timestamp",
+    "received_at",
+    "valid",
+    "violations",
+    "violated_rules",
+    "ruleset",
+)
 _COLUMN_LIST = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
-_TYPES = list(_COLUMNS.values())
 _JSONB_VERSION = b"\x01"
 
 _COPY = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
@@ -79,14 +78,19 @@ _SELECT_REDELIVERED = (
 )
 
 
-def write_events(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
+def write_events(connection: Connection, rows: Sequence[Row], *, may_be_dead: bool = True) -> list[Fate]:
     """Store ``rows`` in one transaction and say of each, in the same order, what became of it.
 
     Raises psycopg.Error, with nothing stored. Events are new as a rule, so they are copied straight in; only when
-    one is there already, all take the way through a temporary table.
+    one is there already, all take the way through a temporary table. Without ``may_be_dead`` none of them has been
+    set aside before, and the one statement needs no transaction around it.
     """
     try:
-        with connection.transaction():
+        if may_be_dead:
+            with connection.transaction():
+                _copy(connection, _COPY_EVENTS, rows)
+                _take_back(connection, rows)
+        else:
             _copy(connection, _COPY_EVENTS, rows)
     except errors.UniqueViolation:
         return _write_new(connection, rows)
@@ -100,6 +104,7 @@ def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
         _copy(connection, _COPY_INCOMING, list(first.values()))
         new = set(connection.execute(_INSERT_NEW).fetchall())
         known = set(connection.execute(_SELECT_REDELIVERED).fetchall())
+        _take_back(connection, rows)
     redelivered = known - new
     return [_fate(row, first[row.key], new, redelivered) for row in rows]
 
@@ -113,15 +118,22 @@ def _fate(row: Row, first: Row, new: set[Any], redelivered: set[Any]) -> Fate:
     return Fate.REDELIVERED if redelivered else Fate.DUPLICATE
 
 
+def _take_back(connection: Connection, rows: Sequence[Row]) -> None:
+    take_back(connection, [acceptance(row.event.event_id, row.event.received_at) for row in rows])
+
+
 def _verdict_fate(row: Row) -> Fate:
     return Fate.VALID if row.verdict else Fate.INVALID
 
 
 def _copy(connection: Connection, statement: sql.Composed, rows: Sequence[Row]) -> None:
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(_TYPES)
-        for row in rows:
-            copy.write_row(_values(row))
+    with connection.cursor() as cursor:
+        # Binary COPY carries no types, only bytes that the column's own type reads: an int must have the column's size,
+        # and bytes that are ready need no conversion. (set_types would choose slower dumpers.)
+        cursor.adapters.register_dumper(int, Int4BinaryDumper)
+        with cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(_values(row))
 
 
 def _values(row: Row) -> tuple[object, ...]:
