@@ -1,8 +1,7 @@
 """The traffic of the benchmark: the same events for every figure, all matched by the sample rules, 3 % invalid."""
 
 import random
-import time
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -12,9 +11,6 @@ COUNT = 2_000
 
 EVENTS_PER_SESSION = 20
 INVALID = 0.03
-STAMP = b"@"
-"""Stands in a prepared batch where the current second goes: nothing else in it holds this character."""
-
 END = b'"}'
 
 _HOSTS = {True: "www.consumeraffairs.com", False: "www.example.com"}
@@ -62,23 +58,3 @@ def _submit(chance: random.Random, valid: bool) -> _Made:  # noqa: FBT001
 def whole(head: bytes, at: datetime) -> bytes:
     """Complete an event with its time."""
     return head + at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode() + END
-
-
-def prepared_batches(size: int) -> list[bytes]:
-    """Make JSON arrays of ``size`` events each with ``STAMP`` for the second; together they hold all events."""
-    chance = random.Random(2)  # noqa: S311 - no secret
-    all_heads = heads()
-    return [
-        b"[" + b",".join(_with_stamp(head, chance) for head in all_heads[first : first + size]) + b"]"
-        for first in range(0, COUNT, size)
-    ]
-
-
-def _with_stamp(head: bytes, chance: random.Random) -> bytes:
-    return head + STAMP + b".%06dZ" % chance.randrange(1_000_000) + END
-
-
-def stamped(batch: bytes) -> bytes:
-    """Put the current second into a prepared batch."""
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return batch.replace(STAMP, now.strftime("%Y-%m-%dT%H:%M:%S").encode())

@@ -3,9 +3,11 @@
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from tests.load.bench import events
+from tests.load.bench.answers import Load
 from tests.load.bench.processes import BenchError, finish, python, start
 
 WRK_THREADS = 1
@@ -13,23 +15,6 @@ SLACK_SECONDS = 30.0
 """How much longer than it should a generator may take."""
 
 _SCRIPT = Path(__file__).with_name("post.lua")
-
-
-class Load(msgspec.Struct, frozen=True):
-    """What a generator saw."""
-
-    answers: int
-    """Requests that were answered, the failed ones too."""
-    seconds: float
-    failed: int
-    """Requests that were not answered with 2xx."""
-    p50_ms: float
-    p99_ms: float
-
-    @property
-    def per_second(self) -> float:
-        """Requests that succeeded, a second."""
-        return (self.answers - self.failed) / self.seconds
 
 
 def require_wrk() -> None:
@@ -73,8 +58,12 @@ class Generators:
     ) -> Load:
         """Send batches on a few connections for so long, or until ``most`` were sent.
 
-        With ``backlog`` (Redis URL, key of the waiting list, length) only while fewer messages than that wait.
+        With ``backlog`` (Redis URL of a socket, key of the waiting list, length) only while fewer messages than that
+        wait.
         """
-        arguments = [address, self._token, str(size), str(seconds), str(most), *map(str, backlog or ())]
+        arguments = [address, self._token, str(self._heads), str(size), str(seconds), str(most)]
+        if backlog:
+            url, key, length = backlog
+            arguments += [unquote(urlsplit(url).path), key, str(length)]
         (printed,) = finish([start([*python("batches"), *arguments])], seconds + SLACK_SECONDS)
         return msgspec.json.decode(printed, type=Load)

@@ -1,7 +1,8 @@
--- Makes wrk send the benchmark's events one by one, each with its own time.
+-- Makes wrk send the benchmark's events one by one, each with the time at which it was last made ready.
 -- Arguments: a file with an event a line, up to the text of its timestamp; the token.
-local heads, count, at = {}, 0, 0
-local second, stamp, number = 0, "", 0
+local heads, ready, made, count, at = {}, {}, {}, 0, 0
+local second, stamp, unlooked = 0, "", 0
+local LOOK_EVERY = 64 -- requests between two looks at the clock
 
 function init(arguments)
   local http = "POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -9,16 +10,23 @@ function init(arguments)
   for line in io.lines(arguments[1]) do
     count = count + 1
     heads[count] = string.format(http, #line + 29, line)
+    made[count] = 0
   end
 end
 
 function request()
-  local now = os.time()
-  if now ~= second then
-    second, stamp, number = now, os.date("!%Y-%m-%dT%H:%M:%S.", now), 0
+  if unlooked == 0 then
+    unlooked = LOOK_EVERY
+    local now = os.time()
+    if now ~= second then
+      second, stamp = now, os.date("!%Y-%m-%dT%H:%M:%S.", now)
+    end
   end
-  number, at = number + 1, at % count + 1
-  return heads[at] .. stamp .. string.format("%06d", number) .. 'Z"}'
+  unlooked, at = unlooked - 1, at % count + 1
+  if made[at] ~= second then
+    made[at], ready[at] = second, heads[at] .. stamp .. string.format("%06d", at) .. 'Z"}'
+  end
+  return ready[at]
 end
 
 function done(summary, latency)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.load.bench import raw, services
+from tests.load.bench.answers import Load
 from tests.load.bench.figures import Runs
-from tests.load.bench.generators import Generators, Load
+from tests.load.bench.generators import Generators
 from tests.load.bench.processes import BenchError, Process, Usage
 from tests.load.bench.services import RULES, Layout, Service
 from tests.load.bench.stores import Stores
@@ -99,6 +100,7 @@ class Stand:
         self.runs.add(f"{name}_rate", load.per_second, "requests/s")
         self.runs.add(f"{name}_p50_ms", load.p50_ms, "ms")
         self.runs.add(f"{name}_p99_ms", load.p99_ms, "ms")
+        self.runs.add(f"{name}_generator_late_p99_ms", load.late_p99_ms, "ms")
         self._see_all_stored(before)
         self._note_lag(name)
 

@@ -1,15 +1,25 @@
 """The benchmark's own arithmetic. What it measures is not tested here: that takes servers and quiet processors."""
 
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from tests.load.bench import bare, events, figures, plots, report
+from tests.load.bench import bare, events, figures, plots, prepared, report
+from tests.load.bench.answers import is_whole, percentile
+from tests.load.bench.batches import Sender as BatchSender
+from tests.load.bench.batches import Waiting, whole_answer
 from tests.load.bench.figures import TARGETS, Figure, Runs, Target
-from tests.load.bench.fixed_rate import Schedule, is_whole, percentile
+from tests.load.bench.fixed_rate import LATE_SECONDS, Schedule, Sender, measure
 from tests.load.bench.rules import write_rules
 
 from the_eye.event import SentEvent, parse_event
@@ -17,6 +27,8 @@ from the_eye.rules.directory import RuleDirectory
 from the_eye.settings import ApiSettings
 from the_eye_api import command
 
+T = TypeVar("T")
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
 
 
@@ -25,12 +37,33 @@ def test_every_event_is_well_formed_and_has_its_time() -> None:
     assert all(isinstance(event, SentEvent) and event.timestamp == AT for event in sent)
 
 
-def test_the_batches_hold_each_event_once_and_carry_the_current_second() -> None:
-    batches = [
-        msgspec.json.decode(events.stamped(batch), type=list[SentEvent]) for batch in events.prepared_batches(500)
-    ]
-    assert [len(batch) for batch in batches] == [500, 500, 500, 500]
-    assert all(abs((datetime.now(UTC) - event.timestamp).total_seconds()) < 60 for batch in batches for event in batch)
+def test_the_batches_hold_each_event_once_and_carry_the_second_they_are_asked_for() -> None:
+    batches = prepared.batches(events.heads(), "secret", 500)
+    second = int(AT.timestamp())
+    sent = [_body(batch.at(second), "/events/batch", list[SentEvent]) for batch in batches]
+    assert [len(batch) for batch in sent] == [500, 500, 500, 500]
+    assert {event.timestamp.replace(microsecond=0) for batch in sent for event in batch} == {AT.replace(microsecond=0)}
+    assert len({bytes(event.data) for batch in sent for event in batch}) > 1_500
+    later = _body(batches[0].at(second + 1), "/events/batch", list[SentEvent])
+    assert {int(event.timestamp.timestamp()) for event in later} == {second + 1}
+
+
+def test_a_single_event_has_the_time_at_which_it_is_taken() -> None:
+    heads = events.heads()[:2]
+    taken = [_body(request, "/events", SentEvent) for request in islice(prepared.singles(heads, "secret"), 3)]
+    assert [event.session_id for event in taken[:2]] == [event.session_id for event in taken[1:]]
+    assert taken[0].timestamp <= taken[1].timestamp <= taken[2].timestamp
+    assert abs((datetime.now(UTC) - taken[2].timestamp).total_seconds()) < 60
+
+
+def _body(request: bytes, path: str, kind: type[T]) -> T:
+    """See that a request is whole and gives its events."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == f"POST {path} HTTP/1.1"
+    assert "Authorization: Bearer secret" in lines
+    assert f"Content-Length: {len(body)}" in lines
+    return msgspec.json.decode(body, type=kind)
 
 
 def test_of_a_thousand_rules_one_matches(tmp_path: Path) -> None:
@@ -60,6 +93,14 @@ def test_what_is_due_counts_from_when_it_was_due() -> None:
     assert schedule.due(100.15)
     assert [schedule.take(), schedule.take()] == [100.0, pytest.approx(100.1)]
     assert not schedule.due(100.15)
+    schedule.take()
+    assert not schedule.due(200.0)
+    assert schedule.pause(200.0) == LATE_SECONDS
+
+
+def test_the_generator_rests_only_where_it_saves_turns() -> None:
+    assert Schedule(rate=100.0, total=1, start=0.0).rest == 0.0
+    assert Schedule(rate=4_000.0, total=1, start=0.0).rest > 0.0
 
 
 @pytest.mark.parametrize(
@@ -72,6 +113,113 @@ def test_what_is_due_counts_from_when_it_was_due() -> None:
 )
 def test_an_answer_that_comes_in_pieces_is_waited_for(answer: bytes, whole: bool) -> None:  # noqa: FBT001
     assert is_whole(answer) == whole
+
+
+def test_a_fixed_rate_waits_for_answers_in_pieces_and_counts_what_is_refused() -> None:
+    """Every second request is refused, and each answer comes in two pieces."""
+    answers = cycle([b"202 Accepted", b"429 Too Many Requests"])
+    with (
+        _server(lambda: b"HTTP/1.1 " + next(answers) + b"\r\nContent-Length: 2\r\n\r\n{}") as address,
+        closing(Sender(address, 2, prepared.singles(events.heads(), "secret"))) as sender,
+    ):
+        load = measure(sender, 1_000.0, 0.02)
+    assert (load.answers, load.failed) == (20, 10)
+    assert 0.0 < load.p50_ms <= load.p99_ms
+
+
+def test_a_server_that_hesitates_is_charged_and_the_generator_is_not() -> None:
+    """Nine requests wait for the only connection: their times show it, the generator's lateness does not."""
+    slow = Event()
+
+    def answer() -> bytes:
+        slow.wait(0.02)
+        return ACCEPTED
+
+    with _server(answer) as address, closing(Sender(address, 1, prepared.singles(events.heads(), "secret"))) as sender:
+        load = measure(sender, 1_000.0, 0.01)
+    assert (load.answers, load.failed) == (10, 0)
+    assert load.p99_ms > 10 * 20.0 - 10.0
+    assert load.late_p99_ms < load.p99_ms / 2
+
+
+def test_requests_due_since_the_last_turn_are_late_by_all_of_it() -> None:
+    with (
+        _server(lambda: ACCEPTED) as address,
+        closing(Sender(address, 4, prepared.singles(events.heads(), "secret"))) as sender,
+    ):
+        now = time.perf_counter()
+        sender._send_due(Schedule(10.0, 3, now - 0.3), earlier=now - 0.4)  # noqa: SLF001 - a turn that took 0.4 s
+    assert sender.late == [pytest.approx(0.3, abs=0.05), pytest.approx(0.2, abs=0.05), pytest.approx(0.1, abs=0.05)]
+
+
+def test_batches_are_counted_when_they_are_answered_with_2xx() -> None:
+    answers = cycle([b"202 Accepted", b"503 Service Unavailable"])
+    with _server(lambda: b"HTTP/1.1 " + next(answers) + b"\r\nContent-Length: 2\r\n\r\n{}") as address:
+        sender = BatchSender(address, prepared.batches(events.heads(), "secret", 500), lambda: True)
+        sender.run(seconds=10.0, most=8)
+    assert (len(sender.taken), sender.failed) == (8, 4)
+
+
+def test_a_batch_needs_leave() -> None:
+    with _server(lambda: ACCEPTED) as address:
+        leave = iter([True, False, True])
+        sender = BatchSender(address, prepared.batches(events.heads(), "secret", 500), lambda: next(leave, False))
+        sender.run(seconds=0.05, most=0)
+    assert (len(sender.taken), sender.failed) == (2, 0)
+
+
+def test_an_answer_that_ends_too_early_is_an_error() -> None:
+    pieces = iter([b"HTTP/1.1 202 Accepted\r\ncontent-le", b""])
+    with pytest.raises(ConnectionError):
+        whole_answer(lambda _: next(pieces))
+
+
+def test_the_length_of_a_list_is_asked_for_in_the_protocol_of_redis(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    asked: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                asked.append(connection.recv(1_000))
+                connection.sendall(b":1")
+                connection.sendall(b"2\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        with closing(Waiting(path, "the-list")) as waiting:
+            assert len(waiting) == 12
+        thread.join()
+    assert asked == [b"*2\r\n$4\r\nLLEN\r\n$8\r\nthe-list\r\n"]
+
+
+@contextmanager
+def _server(answer: Callable[[], bytes]) -> Iterator[str]:
+    """Answer each request of any length, the answer torn in two; gives the address."""
+
+    class Connection(StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while line := self.rfile.readline():
+                if line.startswith(b"Content-Length: "):
+                    length = int(line.split()[1])
+                if line == b"\r\n":
+                    self.rfile.read(length)
+                    whole = answer()
+                    self.wfile.write(whole[:20])
+                    self.wfile.write(whole[20:])
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Connection, bind_and_activate=True) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            host, port = server.server_address[:2]
+            yield f"{host!s}:{port}"
+        finally:
+            server.shutdown()
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
