@@ -162,7 +162,7 @@ def test_a_deadlock_is_no_fault_of_the_event(house: House, case: Case, postgres:
     now = datetime.now(UTC)
     received_at = (now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     events = [
-        QueuedEvent(numbered.event_id(number).bytes, 1, "faults", received_at, numbered.event(number, now))
+        QueuedEvent(numbered.event_id(number), 1, "faults", received_at, numbered.event(number, now))
         for number in case.numbers(100)
     ]
     with postgres.connect() as other, other.transaction(force_rollback=True):

@@ -60,7 +60,7 @@ class Api:
             max_age_seconds=settings.backlog_max_age_seconds,
         )
         ingest = Ingest(self.group_commit, RateLimiter(default_limit(settings)), self.backlog)
-        self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest, body_seconds=settings.body_seconds)
+        self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:
