@@ -5,13 +5,16 @@ key ends in ``_PORT`` or ``_HOST``: Kubernetes injects variables of that form fo
 ``the-eye-api`` would overwrite ours.
 """
 
+import difflib
 import os
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Meta
 
 PREFIX = "THE_EYE_"
@@ -59,6 +62,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises SettingsError for a value that does not fit, and for a required key that is absent.
         """
+        if cls is not LogSettings:  # logging is set up from these: nothing said before is seen
+            warn_of_unknown_keys(environ)
         given: dict[str, Any] = {}
         for field in msgspec.structs.fields(cls):
             text = environ.get(PREFIX + field.name.upper(), "")
@@ -220,3 +225,39 @@ class LogSettings(Group, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """``auto``: readable on a terminal, JSON elsewhere."""
+
+
+_warned: set[str] = set()
+"""Keys that this process has warned of."""
+
+
+def warn_of_unknown_keys(environ: Mapping[str, str]) -> None:
+    """Log each ``THE_EYE_*`` key that no group knows, once per process, with the known one that is nearest.
+
+    A warning and no error: commands of this and of other versions share an environment.
+    """
+    known = {PREFIX + field.name.upper() for group in Group.__subclasses__() for field in msgspec.structs.fields(group)}
+    for key in sorted(_unknown(environ, known) - _warned):
+        _warned.add(key)
+        # All have the prefix in common, so that less than this is no likeness.
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        _log().warning("unknown_setting", key=key, nearest=nearest[0] if nearest else None)
+
+
+def _unknown(environ: Mapping[str, str], known: set[str]) -> set[str]:
+    given = {key for key in environ if key.startswith(PREFIX)}
+    # Kubernetes injects these for a Service that is called the-eye, the-eye-api and so on.
+    services = [key.removesuffix("SERVICE_HOST") for key in given if key.endswith("_SERVICE_HOST")]
+    injected = tuple(service + part for service in services for part in ("SERVICE_", "PORT"))
+    return {key for key in given - known if not key.startswith(injected)}
+
+
+def _log() -> structlog.typing.WrappedLogger:
+    """Log as the process does; commands set up no logging, and their standard output is for what was asked."""
+    if structlog.is_configured():
+        return structlog.get_logger(__name__)
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False),
+    ]
+    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=processors)
