@@ -31,6 +31,7 @@ from the_eye_api.ingest_docs import document_ingest
 from the_eye_api.limits import RateLimiter, default_limit
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem, unavailable
 from the_eye_api.queries import query_handlers
+from the_eye_api.token_copy import TokenCopyKeeper
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
@@ -47,7 +48,13 @@ class Api:
     def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings) -> None:
         self.queue = QueueWriter(queue)
         self.pool: AsyncPool = make_async_pool(store, "the-eye api", settings.database_pool_size)
-        self.tokens = TokenSnapshot(self._read_tokens, settings.token_refresh_seconds)
+        self._token_copy = TokenCopyKeeper(
+            queue,
+            self._read_tokens,
+            max_age_seconds=settings.token_copy_max_age_seconds,
+            look_seconds=settings.token_refresh_seconds,
+        )
+        self.tokens = TokenSnapshot(self._read_tokens, self._token_copy.load, settings.token_refresh_seconds)
         self.group_commit = GroupCommit(
             self.queue.put,
             max_events=settings.group_max_events,
@@ -70,7 +77,11 @@ class Api:
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
         await self.pool.open()
         await self.tokens.refresh()
-        tasks = [asyncio.create_task(self.tokens.keep_fresh()), asyncio.create_task(self.backlog.keep_looking())]
+        tasks = [
+            asyncio.create_task(self.tokens.keep_fresh()),
+            asyncio.create_task(self._token_copy.keep(lambda: self.tokens.live)),
+            asyncio.create_task(self.backlog.keep_looking()),
+        ]
         try:
             yield
         finally:
@@ -79,6 +90,7 @@ class Api:
             with contextlib.suppress(TimeoutError):  # then nobody is left who waits for an answer
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await self.group_commit.drain()
+            await self._token_copy.close()
             await self.queue.close()
             await self.pool.close()
 
@@ -128,7 +140,7 @@ def healthz() -> dict[str, str]:
 async def readyz(api: "NamedDependency[Api]") -> dict[str, str]:
     """Say that events can be accepted."""
     if not api.tokens.loaded:
-        raise unavailable("tokens_not_loaded", "Tokens were not read yet: the database did not answer.")
+        raise unavailable("tokens_not_loaded", "Tokens were not read yet: no database, and no copy of them.")
     try:
         await api.queue.check()
     except QueueUnavailableError as error:

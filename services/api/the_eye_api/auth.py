@@ -8,6 +8,7 @@ from http import HTTPStatus
 import psycopg
 import structlog
 
+from the_eye.token_copy import TokenCopy
 from the_eye.tokens import Caller, Scope, token_hash
 from the_eye_api.problems import ProblemError, problem, unavailable
 
@@ -23,17 +24,28 @@ log = structlog.get_logger(__name__)
 class TokenSnapshot:
     """The live tokens, read again every ``refresh_seconds``.
 
-    While the database is away the last snapshot stays in force: accepting does not depend on PostgreSQL.
+    While the database is away the last snapshot stays in force: accepting does not depend on PostgreSQL. A process that
+    has none takes the copy that ``load_copy`` gives. It lets senders in and no reader: what it may be wrong about, a
+    token that was revoked meanwhile, then shows nothing to anyone.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Tokens]], refresh_seconds: float) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Tokens]],
+        load_copy: Callable[[], Awaitable[TokenCopy | None]],
+        refresh_seconds: float,
+    ) -> None:
         self._read = read
+        self._load_copy = load_copy
         self._refresh_seconds = refresh_seconds
         self._tokens: Tokens | None = None
+        self._copied = False
+        self.live: Tokens | None = None
+        """What the database said at the last refresh; None when it did not answer."""
 
     @property
     def loaded(self) -> bool:
-        """Whether tokens were ever read; before that no request can be told from another."""
+        """Whether there are tokens; before that no request can be told from another."""
         return self._tokens is not None
 
     async def refresh(self) -> None:
@@ -41,13 +53,31 @@ class TokenSnapshot:
 
         Whatever goes wrong: a snapshot that is never refreshed again would let revoked tokens in for ever.
         """
+        self.live = await self._read_live()
+        if self.live is not None:
+            self._tokens, self._copied = self.live, False
+        elif self._tokens is None:
+            await self._take_copy()
+
+    async def _read_live(self) -> Tokens | None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                self._tokens = await self._read()
+                return await self._read()
         except (psycopg.Error, TimeoutError) as error:
             log.warning("tokens_not_refreshed", error=str(error).partition("\n")[0] or type(error).__name__)
         except Exception:
             log.exception("tokens_not_refreshed")
+        return None
+
+    async def _take_copy(self) -> None:
+        try:
+            copy = await self._load_copy()
+        except Exception:
+            log.exception("token_copy_not_read")
+            return
+        if copy is not None:
+            self._tokens, self._copied = copy.tokens, True
+            log.warning("tokens_taken_from_copy", read_at=copy.read_at.isoformat(), tokens=len(copy.tokens))
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled."""
@@ -58,19 +88,26 @@ class TokenSnapshot:
     def authorize(self, authorization: str, *scopes: Scope) -> Caller:
         """Find who sent the ``Authorization`` header and see that one of ``scopes`` is granted.
 
-        Raises ProblemError: 401 without a live token, 403 without the scope, 503 before any snapshot.
+        Raises ProblemError: 401 without a live token, 403 without the scope, 503 before any snapshot; with a copy also
+        503 for a token that is not in it, and for whatever is not sending events.
         """
-        if self._tokens is None:
-            raise unavailable("tokens_not_loaded", "Tokens cannot be checked yet.")
+        if self._tokens is None or (self._copied and scopes != (Scope.INGEST,)):
+            raise _not_loaded()
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unauthorized("missing_token", "Send a token: Authorization: Bearer <token>", "")
         caller = self._tokens.get(token_hash(token.strip()))
+        if caller is None and self._copied:  # it may be newer than the copy
+            raise _not_loaded()
         if caller is None or (caller.expires_at is not None and caller.expires_at <= datetime.now(UTC)):
             raise _unauthorized("invalid_token", "The token is unknown, expired or revoked.", ', error="invalid_token"')
         if not caller.may(*scopes):
             raise _forbidden(scopes)
         return caller
+
+
+def _not_loaded() -> ProblemError:
+    return unavailable("tokens_not_loaded", "Tokens cannot be checked yet.")
 
 
 def _unauthorized(code: str, detail: str, challenge: str) -> ProblemError:

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from the_eye.settings import QueueSettings, SettingsError
 from the_eye.store import applications
+from the_eye.token_copy import TokenCopyUnavailableError, withdraw_copy
 from the_eye.tokens import RateLimit, Scope
-from the_eye_cli.connect import store
+from the_eye_cli.connect import one_line, store
 from the_eye_cli.output import OUTPUT, show
 
 _DAYS = re.compile(r"(\d{1,5})d")
@@ -62,6 +64,7 @@ def disable_application(name: str) -> None:
     """Make the tokens of application NAME stop working within seconds; its events stay."""
     with store("application disable") as connection:
         applications.disable_application(connection, name)
+    _withdraw_copy()
     click.echo(f"disabled application {name}")
 
 
@@ -140,4 +143,14 @@ def revoke_token(token_id: int) -> None:
     """Make the token ID stop working within seconds."""
     with store("token revoke") as connection:
         applications.revoke_token(connection, token_id)
+    _withdraw_copy()
     click.echo(f"revoked token {token_id}")
+
+
+def _withdraw_copy() -> None:
+    """Keep what was taken back in the store from coming back through the copy beside the queue."""
+    try:
+        withdraw_copy(QueueSettings.load())
+    except (SettingsError, TokenCopyUnavailableError) as error:
+        message = f"the copy of the tokens beside the queue was not deleted: {one_line(error)}"
+        click.echo(f"{message} (an API that runs renews it within seconds)", err=True)

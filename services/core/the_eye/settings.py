@@ -143,6 +143,14 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     token_refresh_seconds: Annotated[float, Meta(gt=0, le=8)] = 3.0
     """How often the live tokens are read. At most 8, because a revoked token must stop working within 10 seconds."""
 
+    token_copy_max_age_seconds: Annotated[float, Meta(ge=0, le=30 * 24 * 60 * 60)] = 24 * 60 * 60.0
+    """How old a copy of the tokens an API takes that starts while PostgreSQL is away; 0 keeps and takes none.
+
+    A copy is as old as the outage, for every API renews it each minute until then. A day, as long as the queue takes
+    events without a worker that stores them (``backlog_max_age_seconds``). The price: a token that was revoked past
+    ``the-eye token revoke`` (in SQL, or where that did not reach the queue) while no API ran may send, though not read,
+    until PostgreSQL is back."""
+
     group_max_events: Positive = 500
     """The most events that one write to the queue carries, beyond one request's own."""
 
