@@ -15,11 +15,11 @@ from tests.load.bench.stores import fdatasync_seconds, temporary_stores
 from the_eye.logs import configure_logging
 from the_eye.settings import LogSettings
 
-QUICK_SECTIONS = ("throughput", "latency")
+QUICK_SECTIONS = ("throughput", "latency", "fairness")
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="The central figures only, in under a minute.")
+@click.option("--quick", is_flag=True, help="The central figures only, in about a minute.")
 @click.option("--only", metavar="SECTION,...", default="", help=f"Some of: {', '.join(SECTIONS)}.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), default=Path("/tmp"), show_default=True)  # noqa: S108 - a folder of its own is made in it

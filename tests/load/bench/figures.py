@@ -50,6 +50,13 @@ TARGETS = (
     Target("drain_vs_copy2", "drain of a backlog / COPY, 2 connections", 0.45, 0.60),
     Target("p99_half_ms", "p99 of single POSTs at half of the maximum, ms", 25.0, 10.0, more_is_better=False),
     Target(
+        "flooded_p99_vs_alone",
+        "p99 of a quiet application beside one that floods / alone",
+        2.0,
+        None,
+        more_is_better=False,
+    ),
+    Target(
         "stored_p99_ms", "accepted to stored, p99, the worse of 100/s and half, ms", 1e3, 250.0, more_is_better=False
     ),
     Target("rules_1000_vs_1", "throughput with 1,000 rules of which one matches / with one", 0.90, 0.97),
@@ -66,10 +73,13 @@ RATIOS = {
     "drain_vs_copy2": ("drain", "copy_2"),
     "rules_1000_vs_1": ("rules_1000", "rules_1"),
     "rows_50m_vs_1m": ("rows_50m", "rows_1m"),
+    "beside_singles_p99_vs_alone": ("quiet_beside_singles_p99_ms", "quiet_alone_p99_ms"),
+    "beside_batches_p99_vs_alone": ("quiet_beside_batches_p99_ms", "quiet_alone_p99_ms"),
 }
 WORST = {
     "p99_half_ms": ("ms", ("half_p99_ms",)),
     "stored_p99_ms": ("ms", ("half_stored_p99_ms", "low_stored_p99_ms")),
+    "flooded_p99_vs_alone": ("ratio", ("beside_singles_p99_vs_alone", "beside_batches_p99_vs_alone")),
     "rss_api_mb": ("MB", ("peak_api",)),
     "rss_worker_mb": ("MB", ("peak_worker",)),
 }
@@ -105,28 +115,29 @@ class Runs:
             Figure(name, statistics.median(runs), self._units[name], None, tuple(runs))
             for name, runs in self._runs.items()
         ]
-        return [*medians, *self._others, *self._ratios(), *self._worst()]
+        ratios = list(self._ratios())
+        return [*medians, *self._others, *ratios, *_worst(by_name((*medians, *ratios)))]
 
     def _ratios(self) -> Iterator[Figure]:
         for name, (figure, to) in RATIOS.items():
             if figure in self and to in self:
                 yield self._ratio(name, figure, to)
 
-    def _worst(self) -> Iterator[Figure]:
-        for name, (unit, candidates) in WORST.items():
-            found = [one for one in candidates if one in self]
-            if found:
-                worst = max(found, key=lambda one: self[one])
-                runs = tuple(self._runs[worst])
-                # Memory is held against its peak, times against the median of three.
-                value = max(runs) if unit == "MB" else self[worst]
-                yield Figure(name, value, unit, None, runs)
-
     def _ratio(self, name: str, figure: str, to: str) -> Figure:
         """Divide two figures run by run, so that what slowed both in one run counts in neither."""
         pairs = zip(self._runs[figure], self._runs[to], strict=False)
         runs = tuple(one / other for one, other in pairs)
         return Figure(name, statistics.median(runs), "ratio", to, runs)
+
+
+def _worst(known: Mapping[str, Figure]) -> Iterator[Figure]:
+    for name, (unit, candidates) in WORST.items():
+        found = [known[one] for one in candidates if one in known]
+        if found:
+            worst = max(found, key=lambda one: one.value)
+            # Memory is held against its peak, all else against the median of three.
+            value = max(worst.runs) if unit == "MB" else worst.value
+            yield Figure(name, value, unit, worst.ratio_to, worst.runs)
 
 
 def merged(old: Iterable[Figure], new: Iterable[Figure]) -> list[Figure]:

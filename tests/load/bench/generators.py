@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +15,9 @@ from tests.load.bench.processes import BenchError, finish, python, start
 WRK_THREADS = 1
 SLACK_SECONDS = 30.0
 """How much longer than it should a generator may take."""
+
+FLOOD_SECONDS = 60.0
+"""Longer than any flood lasts: it is stopped, and ends by itself only when nobody is left to do that."""
 
 _SCRIPT = Path(__file__).with_name("post.lua")
 
@@ -41,11 +46,13 @@ class Generators:
 
     def maximum(self, address: str, connections: int, seconds: float) -> Load:
         """Send single events as fast as they are answered: each connection sends the next when it has its answer."""
+        (printed,) = finish([start(self._wrk(address, connections, seconds))], seconds + SLACK_SECONDS)
+        return msgspec.json.decode(printed.splitlines()[-1], type=Load)
+
+    def _wrk(self, address: str, connections: int, seconds: float) -> list[str]:
         url = f"http://{address}/events"
         options = ["-t", str(WRK_THREADS), "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "-s"]
-        command = ["wrk", *options, str(_SCRIPT), url, "--", str(self._heads), self._token]
-        (printed,) = finish([start(command)], seconds + SLACK_SECONDS)
-        return msgspec.json.decode(printed.splitlines()[-1], type=Load)
+        return ["wrk", *options, str(_SCRIPT), url, "--", str(self._heads), self._token]
 
     def fixed(self, address: str, connections: int, rate: float, seconds: float) -> Load:
         """Send single events at a fixed rate, whatever the answers."""
@@ -61,9 +68,38 @@ class Generators:
         With ``backlog`` (Redis URL of a socket, key of the waiting list, length) only while fewer messages than that
         wait.
         """
-        arguments = [address, self._token, str(self._heads), str(size), str(seconds), str(most)]
+        command = self._batches(address, size, seconds, most)
         if backlog:
             url, key, length = backlog
-            arguments += [unquote(urlsplit(url).path), key, str(length)]
-        (printed,) = finish([start([*python("batches"), *arguments])], seconds + SLACK_SECONDS)
+            command += [unquote(urlsplit(url).path), key, str(length)]
+        (printed,) = finish([start(command)], seconds + SLACK_SECONDS)
         return msgspec.json.decode(printed, type=Load)
+
+    def _batches(self, address: str, size: int, seconds: float, most: int) -> list[str]:
+        return [*python("batches"), address, self._token, str(self._heads), str(size), str(seconds), str(most)]
+
+    @contextmanager
+    def flood_of_singles(self, address: str, connections: int) -> Iterator[None]:
+        """Send single events as fast as they are answered, whatever the answers, for as long as this lasts."""
+        with _meanwhile(self._wrk(address, connections, FLOOD_SECONDS)):
+            yield
+
+    @contextmanager
+    def flood_of_batches(self, address: str, size: int) -> Iterator[None]:
+        """Send batches as fast as they are answered, whatever the answers, for as long as this lasts."""
+        with _meanwhile(self._batches(address, size, FLOOD_SECONDS, 0)):
+            yield
+
+
+@contextmanager
+def _meanwhile(command: list[str]) -> Iterator[None]:
+    """Have a generator send; raises BenchError when it does not do so to the end."""
+    flood = start(command)
+    try:
+        yield
+        if flood.poll() is not None:
+            message = f"{command!r} ended before it was stopped"
+            raise BenchError(message)
+    finally:
+        flood.kill()
+        flood.communicate()

@@ -41,14 +41,14 @@ class Process:
         self.pid = self._process.pid
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Wait until it is of use.
+        """Wait until it is as far.
 
         Raises BenchError when it ends or takes too long.
         """
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                message = f"{self.name} did not start:\n{self._log.read_text(errors='replace')[-2_000:]}"
+                message = f"{self.name} ended or took too long:\n{self._log.read_text(errors='replace')[-2_000:]}"
                 raise BenchError(message)
             time.sleep(0.02)
 

@@ -35,14 +35,14 @@ GROWTH = {
 def table(figures: Sequence[Figure]) -> Iterator[str]:
     """Hold the figures against the targets."""
     known = by_name(figures)
-    yield f"{'figure':<17} {'must':>7} {'aim':>7} {'value':>8} {'spread':>7}  verdict"
+    yield f"{'figure':<20} {'must':>7} {'aim':>7} {'value':>8} {'spread':>7}  verdict"
     for target in TARGETS:
         bounds = f"{target.must:>7g} {'' if target.aim is None else f'{target.aim:g}':>7}"
         if (found := known.get(target.figure)) is None:
-            yield f"{target.figure:<17} {bounds} {'-':>8} {'':>7}  not measured"
+            yield f"{target.figure:<20} {bounds} {'-':>8} {'':>7}  not measured"
         else:
             verdict = target.verdict(found.value)
-            yield f"{target.figure:<17} {bounds} {found.value:>8.4g} {found.spread:>7.0%}  {verdict}"
+            yield f"{target.figure:<20} {bounds} {found.value:>8.4g} {found.spread:>7.0%}  {verdict}"
 
 
 def rates(figures: Sequence[Figure]) -> Iterator[str]:

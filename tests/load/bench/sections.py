@@ -3,12 +3,14 @@
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 import msgspec
 from tests.load.bench import filling
 from tests.load.bench.figures import Figure
+from tests.load.bench.generators import Generators
 from tests.load.bench.rules import write_rules
 from tests.load.bench.services import BATCHES, SINGLES, Layout, Service
 from tests.load.bench.stand import RATE, Stand
@@ -17,6 +19,7 @@ CONNECTIONS = 64
 MANY_CONNECTIONS = 256
 LOW_RATE = 100.0
 LOW_CONNECTIONS = 16
+FLOOD_BATCH = 1_000
 MOST_WORKERS = 4
 RULE_COUNTS = (1, 100, 1_000)
 ROWS = (0, 1_000_000, 10_000_000, 50_000_000)
@@ -40,14 +43,15 @@ class Plan(msgspec.Struct, frozen=True):
     single_seconds: float
     batch_seconds: float
     latency_seconds: float
+    fairness_rounds: int
     drain_events: int
     begin_until: float
     """Seconds after which no further round begins."""
     whole: bool
 
 
-QUICK = Plan(3, 0.8, 2.0, 1.5, 1.5, 30_000, 29.0, whole=False)
-FULL = Plan(3, 8.0, 60.0, 20.0, 20.0, 300_000, 3600.0, whole=True)
+QUICK = Plan(3, 0.8, 2.0, 1.5, 1.5, 1, 30_000, 29.0, whole=False)
+FULL = Plan(3, 8.0, 60.0, 20.0, 20.0, 3, 300_000, 3600.0, whole=True)
 
 
 def throughput(stand: Stand, plan: Plan) -> None:
@@ -95,6 +99,28 @@ def latency(stand: Stand, plan: Plan) -> None:
             _progress(f"latency, round {number + 1}")
             stand.fixed_rate("half", CONNECTIONS, half, plan.latency_seconds, workers)
             stand.fixed_rate("low", LOW_CONNECTIONS, LOW_RATE, plan.latency_seconds, workers)
+
+
+def fairness(stand: Stand, plan: Plan) -> None:
+    """How long a quiet application waits for its answers while another one floods an API with its default limits.
+
+    Each flood begins with the burst that an application is allowed, in a quick run it may consist of nothing else.
+    """
+    quiet, flooding = map(stand.stores.another_token, ("quiet", "flooding"))
+    flooder = Generators(stand.stores.folder, flooding)
+    with stand.limited(quiet) as fair, fair.working(SINGLES) as workers:
+        address = fair.api.address
+        floods: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            "alone": nullcontext,
+            "beside_singles": lambda: flooder.flood_of_singles(address, CONNECTIONS),
+            "beside_batches": lambda: flooder.flood_of_batches(address, FLOOD_BATCH),
+        }
+        for number in range(plan.fairness_rounds):
+            for name, flood in floods.items():
+                _progress(f"fairness, {name.replace('_', ' ')}, round {number + 1} of {plan.fairness_rounds}")
+                fair.fixed_rate_beside(
+                    f"quiet_{name}", flood(), LOW_CONNECTIONS, LOW_RATE, plan.latency_seconds, workers=workers
+                )
 
 
 def rules(stand: Stand, plan: Plan) -> None:
@@ -182,6 +208,7 @@ Section = Callable[[Stand, Plan], None]
 SECTIONS: dict[str, Section] = {
     "throughput": throughput,
     "latency": latency,
+    "fairness": fairness,
     "rules": rules,
     "workers": workers,
     "backlog": backlog,

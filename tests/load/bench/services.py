@@ -22,6 +22,8 @@ WIDE_LIMITS = {
 }
 """Limits that are checked as ever and never reached: one application sends all there is."""
 
+DEFAULT_LIMITS: Mapping[str, str] = {}
+
 Samples = dict[str, float]
 """Values of metrics, summed over labels."""
 
@@ -113,10 +115,10 @@ def _connects(host: str, port: int) -> bool:
 
 
 @contextmanager
-def api(stores: Stores) -> Iterator[Service]:
+def api(stores: Stores, limits: Mapping[str, str] = WIDE_LIMITS) -> Iterator[Service]:
     """Run ``the-eye api``."""
     address, metrics = free_addresses(2)
-    changes = {**WIDE_LIMITS, "THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
+    changes = {**limits, "THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
     process = Process("api", _the_eye("api"), _environ(stores, changes), stores.folder / "api.log")
     try:
         process.wait_until(lambda: _answers(address, "/readyz"))

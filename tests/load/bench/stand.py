@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.load.bench import raw, services
@@ -20,6 +20,7 @@ REST_SECONDS = 120.0
 BATCH = 500
 STORED = "the_eye_events_total"
 ACCEPTED = "the_eye_events_accepted_total"
+IN_FLIGHT = "the_eye_http_requests_in_flight"
 RATE = "events/s"
 
 
@@ -29,14 +30,18 @@ OnWorkers = Callable[[list[Service]], None]
 class Stand:
     """Servers that run throughout, and the ways to put load on them."""
 
-    def __init__(self, stores: Stores, bare: str, api: Service, runs: Runs) -> None:
+    def __init__(self, stores: Stores, bare: str, api: Service, runs: Runs, token: str) -> None:
         self.stores = stores
         self.bare = bare
         self.api = api
         self.runs = runs
-        self.generators = Generators(stores.folder, stores.token)
-        with stores.connect() as connection:
-            raw.prepare(connection, stores.application_id, RULES)
+        self.generators = Generators(stores.folder, token)
+
+    @contextmanager
+    def limited(self, token: str) -> Iterator["Stand"]:
+        """Have an API with the limits that it has by default, and send with another token."""
+        with services.api(self.stores, services.DEFAULT_LIMITS) as api:
+            yield Stand(self.stores, self.bare, api, self.runs, token)
 
     def bare_rate(self, connections: int, seconds: float) -> None:
         """Take the limit of the HTTP server."""
@@ -96,13 +101,46 @@ class Stand:
         self._from_rest(workers)
         before = self.api.samples()
         with self._used(name, lambda: self._accepted(before), workers):
-            load = self._checked(self.generators.fixed(self.api.address, connections, rate, seconds))
+            self._fixed_rate(name, connections, rate, seconds)
+        self._see_all_stored(before)
+        self._note_lag(name)
+
+    def _fixed_rate(self, name: str, connections: int, rate: float, seconds: float) -> None:
+        load = self._checked(self.generators.fixed(self.api.address, connections, rate, seconds))
         self.runs.add(f"{name}_rate", load.per_second, "requests/s")
         self.runs.add(f"{name}_p50_ms", load.p50_ms, "ms")
         self.runs.add(f"{name}_p99_ms", load.p99_ms, "ms")
         self.runs.add(f"{name}_generator_late_p99_ms", load.late_p99_ms, "ms")
+
+    def fixed_rate_beside(  # noqa: PLR0913 - a fixed rate and what is beside it
+        self,
+        name: str,
+        flood: AbstractContextManager[None],
+        connections: int,
+        rate: float,
+        seconds: float,
+        *,
+        workers: list[Service],
+    ) -> None:
+        """Send single POSTs at a fixed rate, of which none may fail, while another application floods the API.
+
+        The flood may be refused; what of it is accepted is stored as all else is.
+        """
+        self._from_rest(workers)
+        before = self.api.samples()
+        begun = time.monotonic()
+        with flood:
+            self._fixed_rate(name, connections, rate, seconds)
+            self.runs.add(f"{name}_accepted", self._accepted(before) / (time.monotonic() - begun), RATE)
+        self._wait_until_answered()
         self._see_all_stored(before)
-        self._note_lag(name)
+
+    def _wait_until_answered(self) -> None:
+        """Wait for requests whose sender has gone: their events may be accepted yet.
+
+        Raises BenchError when that takes too long.
+        """
+        self.api.process.wait_until(lambda: self.api.samples()[IN_FLIGHT] == 0)
 
     def fill_queue(self, events: int, seconds: float = REST_SECONDS) -> None:
         """Queue a backlog through the API, with no worker there."""
@@ -197,5 +235,7 @@ class Stand:
 @contextmanager
 def stand(stores: Stores, runs: Runs) -> Iterator[Stand]:
     """Have the servers up."""
+    with stores.connect() as connection:
+        raw.prepare(connection, stores.application_id, RULES)
     with services.bare(stores) as bare, services.api(stores) as api:
-        yield Stand(stores, bare, api, runs)
+        yield Stand(stores, bare, api, runs, stores.token)

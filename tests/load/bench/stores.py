@@ -71,9 +71,13 @@ class Stores:
                 message = f"the-eye {command} failed:\n{done.stdout}{done.stderr}"
                 raise BenchError(message)
         with self.connect() as connection:
-            self.application_id = create_application(connection, APPLICATION).id
+            self.application_id, self.token = _application(connection, APPLICATION)
             connection.execute(_TIMES)
-            self.token = create_token(connection, APPLICATION, [Scope.INGEST]).text
+
+    def another_token(self, application: str) -> str:
+        """Make another application; gives its token, which an API that runs knows some seconds later."""
+        with self.connect() as connection:
+            return _application(connection, application)[1]
 
     def connect(self) -> psycopg.Connection[Any]:
         """Open a connection."""
@@ -145,6 +149,11 @@ class Stores:
         self.client.close()
         self.valkey.stop()
         self.postgres.stop(EmbeddedPostgres.stop_signal)
+
+
+def _application(connection: psycopg.Connection[Any], name: str) -> tuple[int, str]:
+    created = create_application(connection, name)
+    return created.id, create_token(connection, name, [Scope.INGEST]).text
 
 
 def _now(probe: Callable[[], Coroutine[Any, Any, str]]) -> str:
