@@ -15,6 +15,7 @@ from tests.servers import Valkey, wait_until
 
 from the_eye.queue import (
     EVENTS_QUEUE,
+    REPLAYS_QUEUE,
     STORE_EVENTS,
     EventBroker,
     Payload,
@@ -42,6 +43,7 @@ class Taken:
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.messages: list[list[int]] = []
         self.fault: Callable[[list[int]], None] = lambda _: None
 
     def take(self, payload: Payload) -> None:
@@ -49,6 +51,7 @@ class Taken:
         numbers = [event.received_at for event in payload.events()]
         self.fault(numbers)
         self.numbers += numbers
+        self.messages.append(numbers)
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ def working(settings: QueueSettings, taken: Taken, threads: int = 2) -> Iterator
     """Run a worker that hands every message to ``taken``."""
     broker = EventBroker(settings)
     dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(taken.take)
+    broker.declare_queue(REPLAYS_QUEUE)
     worker = Worker(broker, worker_threads=threads, worker_timeout=50)
     worker.start()
     try:
@@ -87,9 +91,9 @@ def events(*numbers: int) -> list[QueuedEvent]:
 
 
 def left(settings: QueueSettings) -> int:
-    """Count the messages that the queue holds, fetched or not."""
+    """Count the messages that the queues hold, fetched or not."""
     with redis.Redis.from_url(settings.redis_url) as client:
-        return int(client.hlen(f"{settings.queue_namespace}:{EVENTS_QUEUE}.msgs"))
+        return sum(client.hlen(f"{settings.queue_namespace}:{name}.msgs") for name in (EVENTS_QUEUE, REPLAYS_QUEUE))
 
 
 def wait_for(taken: Taken, *numbers: int) -> None:
@@ -178,6 +182,117 @@ def test_an_unfinished_message_goes_back(settings: QueueSettings, taken: Taken) 
 
     assert taken.numbers == [1]
     assert left(settings) == 0
+
+
+def test_what_waits_together_is_taken_together(settings: QueueSettings, taken: Taken) -> None:
+    """In order of arrival, and all of it is acknowledged."""
+    for number in range(40):
+        enqueue_events(settings, events(number))
+
+    with working(settings, taken, threads=1):
+        wait_for(taken, *range(40))
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages were not acknowledged")
+
+    assert taken.numbers == list(range(40))
+    assert len(taken.messages) < 10
+
+
+def test_one_message_that_fails_costs_no_other(settings: QueueSettings, taken: Taken) -> None:
+    """Also where they were taken together: they come again, each by itself."""
+
+    def fail(numbers: list[int]) -> None:
+        if 5 in numbers:
+            message = "a fault of ours"
+            raise ValueError(message)
+
+    taken.fault = fail
+    for number in range(10):
+        enqueue_events(settings, events(number))
+
+    with working(settings, taken) as broker:
+        dead = broker.key(EVENTS_QUEUE, "XQ")
+        wait_until(lambda: broker.client.zcard(dead) == 1, DEADLINE, lambda: "no dead letter")
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+    assert sorted(taken.numbers) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_messages_taken_together_go_back_together(settings: QueueSettings, taken: Taken) -> None:
+    """A worker that must stop leaves all of them."""
+    stopped = threading.Event()
+
+    def stop(numbers: list[int]) -> None:
+        if len(numbers) > 1 and not stopped.is_set():
+            stopped.set()
+            raise Unfinished
+
+    taken.fault = stop
+    for number in range(10):
+        enqueue_events(settings, events(number))
+
+    with working(settings, taken, threads=1):
+        wait_for(taken, *range(10))
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+    assert stopped.is_set()
+    assert sorted(taken.numbers) == list(range(10))
+
+
+def test_a_worker_that_is_busy_for_long_is_not_taken_for_dead(settings: QueueSettings, taken: Taken) -> None:
+    """Its heart beats also while it can take nothing more."""
+    leave = threading.Event()
+    taken.fault = lambda _: assert_set(leave.wait(DEADLINE))
+    other = Taken()
+    with working(settings, taken, threads=1) as broker:
+        for number in range(4):  # more than it takes at once
+            enqueue_events(settings, events(number))
+            fetched = broker.key("__acks__", broker.broker_id, EVENTS_QUEUE)
+            wait_until(lambda: broker.client.scard(fetched) >= min(number + 1, 2), DEADLINE, lambda: "not fetched")  # noqa: B023
+        with working(settings, other):
+            wait_until(lambda: len(other.numbers) == 2, DEADLINE, lambda: f"the other took {other.numbers}")
+            begun = heartbeat_ms(broker)
+            enough = begun + 3_000 * settings.worker_heartbeat_seconds
+            wait_until(lambda: heartbeat_ms(broker) > enough, DEADLINE, lambda: "the heart stopped")
+            assert len(other.numbers) == 2
+        leave.set()
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+    assert sorted(taken.numbers + other.numbers) == [0, 1, 2, 3]
+
+
+def heartbeat_ms(broker: EventBroker) -> float:
+    """Read when a worker's heart last beat."""
+    return cast("float", broker.client.zscore(broker.key("__heartbeats__"), broker.broker_id))
+
+
+def assert_set(condition: bool) -> None:  # noqa: FBT001
+    """See that a wait did not end by its deadline."""
+    assert condition
+
+
+def test_what_is_replayed_waits_for_what_is_fresh(settings: QueueSettings, taken: Taken) -> None:
+    """Though it was queued before; and then it is stored, too."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(numbers: list[int]) -> None:
+        if 0 in numbers:
+            entered.set()
+            leave.wait(DEADLINE)
+
+    taken.fault = wait
+    enqueue_events(settings, events(0))
+    with working(settings, taken, threads=1):
+        assert entered.wait(DEADLINE)
+        for number in range(1, 100):
+            enqueue_events(settings, events(number))
+        for number in (101, 102):
+            enqueue_events(settings, events(number), REPLAYS_QUEUE)
+        for number in range(103, 200):
+            enqueue_events(settings, events(number))
+        leave.set()
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+    assert taken.numbers == [*range(100), *range(103, 200), 101, 102]
 
 
 def test_stopping_gives_back_what_was_fetched(settings: QueueSettings, taken: Taken) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 
-from the_eye.queue import QueuedEvent, QueueUnavailableError, enqueue_events, enqueue_message
+from the_eye.queue import REPLAYS_QUEUE, QueuedEvent, QueueUnavailableError, enqueue_events, enqueue_message
 from the_eye.settings import QueueSettings
 from the_eye.store import dead_events
 from the_eye.store.dead_events import DeadEntry
@@ -115,7 +115,7 @@ class Replayer:
         events = {entry.id: queued(entry) for entry in entries if entry.kind == "event"}
         try:
             if events:
-                enqueue_events(self._settings, list(events.values()))
+                enqueue_events(self._settings, list(events.values()), REPLAYS_QUEUE)
             return [*events, *(entry.id for entry in entries if entry.kind == "message" and self._whole(entry))]
         except QueueUnavailableError as error:
             message = f"the queue is away: {one_line(error)}"

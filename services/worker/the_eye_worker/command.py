@@ -13,7 +13,7 @@ from dramatiq.worker import Worker
 from the_eye.collector import spare_collector
 from the_eye.diagnostics import Answer, DiagnosticsServer
 from the_eye.logs import configure_logging
-from the_eye.queue import EVENTS_QUEUE, STORE_EVENTS, EventBroker
+from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, STORE_EVENTS, EventBroker
 from the_eye.rules.directory import RuleDirectory
 from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, WorkerSettings
@@ -55,6 +55,7 @@ def run(stopping: threading.Event) -> None:
     )
     storer = EventStorer(pool, rules, stopping)
     dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
+    broker.declare_queue(REPLAYS_QUEUE)
     threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
     diagnostics = DiagnosticsServer(
         settings.worker_metrics_listen,

@@ -7,7 +7,7 @@ import psycopg
 import redis
 import structlog
 
-from the_eye.queue import EVENTS_QUEUE, EventBroker
+from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, EventBroker
 from the_eye.store.connect import Pool
 from the_eye.store.dead_events import DeadEvent, set_aside
 from the_eye_worker import metrics
@@ -23,8 +23,9 @@ class DeadLetterSweep:
 
     def __init__(self, broker: EventBroker, pool: Pool) -> None:
         self._client = broker.client
-        self._ids = broker.key(EVENTS_QUEUE, "XQ")
-        self._messages = broker.key(EVENTS_QUEUE, "XQ", "msgs")
+        self._queues = [
+            (broker.key(name, "XQ"), broker.key(name, "XQ", "msgs")) for name in (EVENTS_QUEUE, REPLAYS_QUEUE)
+        ]
         self._pool = pool
 
     def run(self, stopping: threading.Event) -> None:
@@ -42,17 +43,20 @@ class DeadLetterSweep:
 
         Each is stored before it is removed; one that is swept twice makes one row.
         """
+        return sum(self._sweep(*queue) for queue in self._queues)
+
+    def _sweep(self, dead: str, messages: str) -> int:
         swept = 0
-        while ids := cast("list[bytes]", self._client.zrange(self._ids, 0, BATCH - 1)):
+        while ids := cast("list[bytes]", self._client.zrange(dead, 0, BATCH - 1)):
             for message_id in ids:
-                self._move(message_id)
+                self._move(message_id, dead, messages)
             swept += len(ids)
         return swept
 
-    def _move(self, message_id: bytes) -> None:
-        raw = cast("bytes | None", self._client.hget(self._messages, message_id.decode()))
+    def _move(self, message_id: bytes, dead: str, messages: str) -> None:
+        raw = cast("bytes | None", self._client.hget(messages, message_id.decode()))
         if raw is not None:
-            dead = DeadEvent(
+            letter = DeadEvent(
                 kind="message",
                 code="dead_letter",
                 error="no actor of this version could take the message",
@@ -60,8 +64,8 @@ class DeadLetterSweep:
                 queue_id=message_id.decode(),
             )
             with self._pool.connection() as connection:
-                set_aside(connection, [dead])
+                set_aside(connection, [letter])
             metrics.DEAD_MESSAGES.inc()
-            log.error("message_set_aside", queue_id=dead.queue_id, bytes=len(raw))
-        self._client.zrem(self._ids, message_id)
-        self._client.hdel(self._messages, message_id.decode())
+            log.error("message_set_aside", queue_id=letter.queue_id, bytes=len(raw))
+        self._client.zrem(dead, message_id)
+        self._client.hdel(messages, message_id.decode())

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.integration.store.rows import NOON
 from tests.servers import Valkey
 
-from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent, events_message
+from the_eye.queue import REPLAYS_QUEUE, EnvelopeEncoder, QueuedEvent, events_message
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store import dead_events
 from the_eye.store.applications import create_application
@@ -147,7 +147,7 @@ class Commands:
         """Read the events of each message in the queue."""
         dramatiq.set_encoder(EnvelopeEncoder())
         with redis.Redis.from_url(self._valkey.url()) as client:
-            messages = client.hvals(f"{self.queue.queue_namespace}:{EVENTS_QUEUE}.msgs")
+            messages = client.hvals(f"{self.queue.queue_namespace}:{REPLAYS_QUEUE}.msgs")
         assert isinstance(messages, list)
         return [dramatiq.Message.decode(raw).args[0].events() for raw in messages]
 

@@ -1,0 +1,83 @@
+"""Messages that wait together are stored together: what group commit is to the edge, this is to the worker.
+
+Nothing waits for company. At low load a message comes alone; a worker that has fallen behind finds many, and stores
+them at the price of few: fetching, acknowledging and a transaction cost as much as 70 events, whatever their number.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, cast
+
+import dramatiq
+import msgspec
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import DecodeError
+
+from the_eye.queue.messages import EVENTS_QUEUE, STORE_EVENTS, Payload, QueuedEvent
+
+JOINED_BYTES = 256 * 1024
+"""Payload beyond which no further message is joined: about a thousand events of the usual size."""
+
+_OPTION = "redis_message_id"
+_JOINED = "joined_redis_message_ids"
+
+
+class JoinedPayload(msgspec.Struct, frozen=True):
+    """The events of several messages in the order of these; its text form keeps them out of logs."""
+
+    joined: Sequence[QueuedEvent]
+
+    def events(self) -> Sequence[QueuedEvent]:
+        """Give them, as ``Payload.events`` does."""
+        return self.joined
+
+    def __repr__(self) -> str:
+        return f"<{len(self.joined)} events>"
+
+
+def redis_ids(message: MessageProxy) -> list[str]:
+    """List the messages that a message stands for, by their ids in Redis."""
+    options: dict[str, Any] = message.options
+    return cast("list[str]", options.get(_JOINED) or [options[_OPTION]])
+
+
+def join(first: MessageProxy, following: list[bytes | None], alone: Collection[str]) -> MessageProxy:
+    """Join to ``first`` what can be stored together with it, and take that from the front of ``following``.
+
+    Whatever is special about a message, it stays by itself: another actor, further options, a payload that this version
+    cannot decode, an id in ``alone``. So does a message that comes twice, which is counted as such.
+    """
+    if not following or (events := _events(first, alone)) is None:
+        return first
+    size = len(first.args[0].encoded)
+    ids, message_ids, joined = redis_ids(first), {first.message_id}, list(events)
+    while following:
+        message = _decoded(following[0])
+        if message is None or message.message_id in message_ids or (events := _events(message, alone)) is None:
+            break
+        size += len(message.args[0].encoded)
+        if size > JOINED_BYTES:
+            break
+        del following[0]
+        ids.append(message.options[_OPTION])
+        message_ids.add(message.message_id)
+        joined += events
+    if len(ids) == 1:
+        return first
+    return MessageProxy(first.copy(args=(JoinedPayload(joined),), options={_JOINED: ids}))
+
+
+def _decoded(raw: bytes | None) -> MessageProxy | None:
+    try:
+        return None if raw is None else MessageProxy(dramatiq.Message.decode(raw))
+    except DecodeError:
+        return None
+
+
+def _events(message: MessageProxy, alone: Collection[str]) -> list[QueuedEvent] | None:
+    ordinary = message.actor_name == STORE_EVENTS and message.queue_name == EVENTS_QUEUE
+    if not ordinary or set(message.options) != {_OPTION} or message.options[_OPTION] in alone:
+        return None
+    try:
+        return cast("Payload", message.args[0]).events()
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,104 @@
+"""What is in the queue: Dramatiq messages of many events each, in MessagePack."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+import dramatiq
+import msgspec
+from dramatiq.encoder import Encoder, MessageData
+from msgspec import Meta
+
+EVENTS_QUEUE = "events"
+REPLAYS_QUEUE = "replays"
+"""What is stored again, when nothing fresh waits."""
+STORE_EVENTS = "store_events"
+"""Name of the actor that stores a message's events."""
+
+
+class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """An accepted event on its way to the worker.
+
+    New fields go to the end with a default: workers that are older ignore them, newer ones fill them in.
+    """
+
+    event_id: UUID
+    application_id: Annotated[int, Meta(ge=0, lt=2**31)]
+    """An ``integer`` of PostgreSQL: psycopg would cut off what is beyond."""
+    application: str
+    received_at: Annotated[int, Meta(ge=0, lt=8 * 10**15)]
+    """Microseconds since 1970 in UTC; up to the year 2223 a double of seconds tells them exactly."""
+    body: bytes
+    """The sender's JSON, byte for byte."""
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """The events of a message, encoded; its text form keeps them out of logs."""
+
+    encoded: bytes
+
+    @classmethod
+    def of(cls, events: Sequence[QueuedEvent]) -> "Payload":
+        """Encode ``events``."""
+        return cls(_encode(events))
+
+    def events(self) -> list[QueuedEvent]:
+        """Decode; raises msgspec.MsgspecError when a program of another version wrote something else."""
+        return _decode_events(self.encoded)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.encoded)} bytes of events>"
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    """A Dramatiq message, in MessagePack: a payload of bytes costs nothing to pass on, where JSON would escape it."""
+
+    queue_name: str
+    actor_name: str
+    payload: bytes
+    options: dict[str, Any]
+    message_id: str
+    message_timestamp: int
+
+
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+_decode_events = msgspec.msgpack.Decoder(list[QueuedEvent]).decode
+_decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
+
+
+class EnvelopeEncoder(Encoder):
+    """Dramatiq's messages as MessagePack."""
+
+    def encode(self, data: MessageData) -> bytes:
+        """Encode a message whose only argument is a ``Payload``."""
+        (payload,) = data["args"]
+        return _encode(
+            _Envelope(
+                data["queue_name"],
+                data["actor_name"],
+                payload.encoded,
+                data["options"],
+                data["message_id"],
+                data["message_timestamp"],
+            )
+        )
+
+    def decode(self, data: bytes) -> MessageData:
+        """Decode what ``encode`` made."""
+        envelope = _decode_envelope(data)
+        return {
+            "queue_name": envelope.queue_name,
+            "actor_name": envelope.actor_name,
+            "args": (Payload(envelope.payload),),
+            "kwargs": {},
+            "options": envelope.options,
+            "message_id": envelope.message_id,
+            "message_timestamp": envelope.message_timestamp,
+        }
+
+
+def events_message(events: Sequence[QueuedEvent], queue_name: str = EVENTS_QUEUE) -> dramatiq.Message[None]:
+    """Make the message that has ``events`` stored."""
+    return dramatiq.Message(
+        queue_name=queue_name, actor_name=STORE_EVENTS, args=(Payload.of(events),), kwargs={}, options={}
+    )

@@ -1,0 +1,149 @@
+"""How the edge puts messages on disk in the queue, and sees how many wait."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
+
+import msgspec
+import redis
+import redis.asyncio
+import structlog
+import uuid_utils
+from dramatiq.common import dq_name
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from the_eye.queue.broker import EventBroker
+from the_eye.queue.messages import EVENTS_QUEUE, REPLAYS_QUEUE, QueuedEvent, events_message
+from the_eye.settings import QueueSettings
+
+log = structlog.get_logger(__name__)
+
+
+class QueueUnavailableError(Exception):
+    """Raised when an event could not be put on disk in the queue; it may or may not have been queued."""
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """What the queue holds and no worker has finished: ready, delayed and unacknowledged messages."""
+
+    messages: int
+    bytes: int
+    """Memory of the messages, estimated by the server from samples."""
+    age_seconds: float
+    """Since when the oldest ready message has waited; 0 when none is."""
+
+
+class QueueWriter:
+    """Writes messages from an event loop; for the edge.
+
+    It runs Dramatiq's own enqueue script, so that the layout in Redis stays Dramatiq's affair: its arguments are
+    those of ``RedisBroker._dispatch``. Dramatiq's broker itself would block the loop, or cost two thread switches
+    for every write.
+    """
+
+    _NO_MAINTENANCE: ClassVar[tuple[int, int]] = (0, 1)
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._broker = EventBroker(settings)
+        self._client = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            socket_connect_timeout=settings.queue_timeout_seconds,
+            # Once: a connection that the server closed while idle is found out only by using it.
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._dispatch = self._client.register_script(self._broker.enqueue_script)
+        self._verified = False
+        """Whether this server is known to put every write on disk; doubtful again after every failure."""
+
+    async def put(self, events: Sequence[QueuedEvent]) -> None:
+        """Queue ``events`` as one message and return when they are on disk.
+
+        Raises QueueUnavailableError when that was not confirmed within ``queue_timeout_seconds``.
+        """
+        redis_message_id = str(uuid_utils.uuid7())  # tells the message's age
+        message = events_message(events).copy(options={"redis_message_id": redis_message_id})
+        arguments = (
+            "enqueue",
+            time.time_ns() // 1_000_000,
+            EVENTS_QUEUE,
+            self._broker.broker_id,
+            self._broker.heartbeat_timeout,
+            self._broker.dead_message_ttl,
+            *self._NO_MAINTENANCE,
+            redis_message_id,
+            message.encode(),
+        )
+        async with self._deadline():
+            if not self._verified:
+                await self._verify()
+            await self._dispatch(keys=[self._broker.namespace], args=arguments)
+
+    async def backlog(self) -> Backlog:
+        """Look at what waits. Raises QueueUnavailableError."""
+        names = (EVENTS_QUEUE, dq_name(EVENTS_QUEUE), REPLAYS_QUEUE)
+        queues = [self._broker.key(name, "msgs") for name in names]
+        async with self._deadline(), self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.hlen(queue)
+                pipeline.memory_usage(queue, samples=20)
+            pipeline.lindex(self._broker.key(EVENTS_QUEUE), 0)
+            *sizes, oldest = await pipeline.execute()
+        return Backlog(sum(sizes[::2]), sum(size or 0 for size in sizes[1::2]), _age_seconds(oldest))
+
+    async def check(self) -> None:
+        """See that the server answers and puts every write on disk.
+
+        Raises QueueUnavailableError with what is wrong.
+        """
+        async with self._deadline():
+            await self._client.ping()
+            await self._verify()
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+                yield
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            self._verified = False  # the next answer may come from another server
+            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+
+    async def _verify(self) -> None:
+        if self._settings.queue_require_durable:
+            await self._require_durable()
+        self._verified = True
+
+    async def _require_durable(self) -> None:
+        try:
+            found = await self._client.config_get("appendonly", "appendfsync")
+        except redis.ResponseError as error:
+            log.warning("queue_durability_unknown", error=str(error))
+            return
+        wanted = {"appendonly": "yes", "appendfsync": "always"}
+        text = {_text(key): _text(value) for key, value in found.items()}
+        if text != wanted:
+            message = f"the queue may lose events: it has {text} and must have {wanted}"
+            raise QueueUnavailableError(message)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _age_seconds(message_id: bytes | None) -> float:
+    """Read the age of a message from its id; those that Dramatiq or a tool has queued do not tell theirs."""
+    if message_id is None:
+        return 0.0
+    try:
+        made_at = uuid_utils.UUID(message_id.decode()).timestamp
+    except ValueError:
+        return 0.0
+    return max(0.0, time.time() - made_at / 1000)
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
