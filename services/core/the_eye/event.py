@@ -127,8 +127,8 @@ def _may_be_unstorable(raw: bytes) -> bool:
     return (
         len(raw) > MAX_DIGITS
         or b"\\u0000" in raw
-        or _LONG_EXPONENT.search(raw) is not None
-        or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+        or _LONG_EXPONENT_MARKED in raw.translate(_EXPONENTS_MARKED, b"+-d")
+        or (len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH)
     )
 
 
@@ -179,6 +179,10 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND_OF_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _DIGITS_MARKED = bytes(ord("d") if byte in b"0123456789" else 0 for byte in range(256))
 _TOO_MANY_DIGITS = b"d" * (MAX_DIGITS + 1)
+_EXPONENTS_MARKED = bytes(
+    ord("d") if byte in b"0123456789" else ord("e") if byte in b"eE" else 0 for byte in range(256)
+)
+_LONG_EXPONENT_MARKED = b"e" + b"d" * (MAX_EXPONENT_DIGITS + 1)
 
 _NUMBER_LIMITS = f"a number has at most {MAX_DIGITS} digits in a row and {MAX_EXPONENT_DIGITS} in its exponent"
 

@@ -39,7 +39,7 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def valid(self) -> bool:
         """False when an enforced rule is broken."""
-        return all(violation.action is not Action.ENFORCE for violation in self.violations)
+        return not self.violations or all(violation.action is not Action.ENFORCE for violation in self.violations)
 
     def __bool__(self) -> bool:
         return self.valid

@@ -18,7 +18,6 @@ from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Connection, Pool
 from the_eye.store.dead_events import DeadEvent, acceptance, holds_events, set_aside
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
-from the_eye.verdict import Verdict
 from the_eye_worker import metrics
 
 FIRST_BACKOFF_SECONDS = 0.1
@@ -68,7 +67,8 @@ class EventStorer:
         for queued in payload.events():
             event = read_event(queued)
             if isinstance(event, Event):
-                judged.append(Judged(queued, Row(event, _judge(ruleset, event), ruleset.digest)))
+                verdict = ruleset.judge(event, on_ignored=_count_ignored)
+                judged.append(Judged(queued, Row(event, verdict, ruleset.digest)))
             else:
                 dead.append(
                     _dead(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
@@ -189,8 +189,8 @@ def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
     )
 
 
-def _judge(ruleset: RuleSet, event: Event) -> Verdict:
-    return ruleset.judge(event, on_ignored=lambda rule: metrics.IGNORED.labels(rule).inc())
+def _count_ignored(rule: str) -> None:
+    metrics.IGNORED.labels(rule).inc()
 
 
 def _time(microseconds: int) -> datetime:

@@ -132,8 +132,9 @@ def _copy(connection: Connection, statement: sql.Composed, rows: Sequence[Row]) 
         # and bytes that are ready need no conversion. (set_types would choose slower dumpers.)
         cursor.adapters.register_dumper(int, Int4BinaryDumper)
         with cursor.copy(statement) as copy:
+            write_row = copy.write_row
             for row in rows:
-                copy.write_row(_values(row))
+                write_row(_values(row))
 
 
 def _values(row: Row) -> tuple[object, ...]:
