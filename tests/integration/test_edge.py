@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -444,8 +445,10 @@ def test_an_application_that_sends_too_much_is_slowed(edge: Edge) -> None:
 
     wait_until(lambda: edge.send(body()).status_code == 429, DEADLINE, lambda: "the limit was not taken up")
 
+    begun = time.monotonic()
     response = edge.send(body())
     assert problem(response, 429)["code"] == "rate_limited"
+    assert time.monotonic() - begun >= 0.1  # who does not listen is slowed all the same
     assert 1 <= int(response.headers["retry-after"]) <= 4
     wait_until(lambda: edge.send(body(), token=other).status_code == 202, DEADLINE, lambda: "the other was slowed too")
 

@@ -32,6 +32,7 @@ from the_eye_api.limits import RateLimiter, default_limit
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem, unavailable
 from the_eye_api.queries import query_handlers
 from the_eye_api.token_copy import TokenCopyKeeper
+from the_eye_api.turns import Turns
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
@@ -66,7 +67,12 @@ class Api:
             max_bytes=settings.backlog_max_bytes,
             max_age_seconds=settings.backlog_max_age_seconds,
         )
-        ingest = Ingest(self.group_commit, RateLimiter(default_limit(settings)), self.backlog)
+        ingest = Ingest(
+            self.group_commit,
+            RateLimiter(default_limit(settings)),
+            self.backlog,
+            Turns(waiting_max_bytes=settings.pending_max_bytes),
+        )
         self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest)
 
     async def _read_tokens(self) -> Tokens:

@@ -4,6 +4,7 @@ Litestar's ordinary handler costs more than everything else that accepting an ev
 route; this module's ASGI application stands before it and passes on what is not its own.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from the_eye_api import metrics
 from the_eye_api.auth import TokenSnapshot
 from the_eye_api.body import ClientDisconnectedError, read_body
 from the_eye_api.ingest import MAX_BATCH_BYTES, Ingest, split_array, split_lines
+from the_eye_api.limits import RateLimitedError
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
@@ -77,7 +79,7 @@ class Edge:
             await self._rest(scope, receive, send)
 
     async def _respond(self, route: Route, raw_headers: RawHeaders, receive: Receive, send: Send) -> None:
-        start = time.perf_counter()
+        start, held = time.perf_counter(), 0.0
         try:
             headers = _headers(raw_headers)
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
@@ -87,6 +89,8 @@ class Edge:
             await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)
         except ProblemError as error:
             status = error.problem.status
+            if isinstance(error, RateLimitedError):
+                await self._hold(held := error.hold_seconds)
             await send_problem(send, error)
         except ClientDisconnectedError:
             status = 499  # as nginx calls it: nobody is there to read a status
@@ -96,7 +100,15 @@ class Edge:
             await send_problem(send, internal_error())
         requests, seconds = _counters(route.path, status)
         requests.inc()
-        seconds.observe(time.perf_counter() - start)
+        seconds.observe(time.perf_counter() - start - held)
+
+    async def _hold(self, seconds: float) -> None:
+        """Wait, without being counted as work to do."""
+        self._in_flight -= 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._in_flight += 1
 
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         _media_type(headers, JSON_TYPES)
@@ -107,7 +119,7 @@ class Edge:
         media_type = _media_type(headers, JSON_TYPES | NDJSON_TYPES)
         body = await read_body(headers, receive, limit=MAX_BATCH_BYTES)
         split = split_lines if media_type in NDJSON_TYPES else split_array
-        return await self._ingest.accept_batch(caller, split(body))
+        return await self._ingest.accept_batch(caller, body, split)
 
 
 @cache

@@ -31,7 +31,8 @@ class GroupCommit:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._pending_max_bytes = pending_max_bytes
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[int, deque[_Waiting]] = {}
+        """By application, the one whose turn it is first."""
         self._pending_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
@@ -45,7 +46,7 @@ class GroupCommit:
             message = "too many events wait for the queue"
             raise QueueUnavailableError(message)
         waiting = _Waiting(events, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        self._waiting.setdefault(events[0].application_id, deque()).append(waiting)
         self._pending_bytes += size
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -64,16 +65,24 @@ class GroupCommit:
             self._flushing = None
 
     def _next_group(self) -> list[_Waiting]:
-        """Take as many requests as fit, and one at least: a request's events are never torn apart."""
+        """Take as many requests as fit, and one at least: a request's events are never torn apart.
+
+        Applications take turns, and those that were served go to the end: however much one has waiting, another's
+        request is in the next group or in the one after it.
+        """
         group: list[_Waiting] = []
         count = size = 0
         while self._waiting:
-            head = self._waiting[0]
+            application_id, line = next(iter(self._waiting.items()))
+            head = line[0]
             count += len(head.events)
             size += head.size
             if group and (count > self._max_events or size > self._max_bytes):
                 break
-            group.append(self._waiting.popleft())
+            group.append(line.popleft())
+            del self._waiting[application_id]
+            if line:
+                self._waiting[application_id] = line
         return group
 
     async def _write_group(self, group: list[_Waiting]) -> None:

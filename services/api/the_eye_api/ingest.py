@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from io import BytesIO
 from itertools import islice
@@ -20,13 +20,17 @@ from the_eye_api.backlog import BacklogBound
 from the_eye_api.group_commit import GroupCommit
 from the_eye_api.limits import RateLimiter
 from the_eye_api.problems import ProblemError, malformed, problem, unavailable
+from the_eye_api.turns import CrowdedError, Turns
 
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-MAX_PARSED_BYTES = 64 * 1024
+MAX_PARSED_BYTES = 16 * 1024
 """How much of a batch is looked at before other requests have their turn."""
 MAX_FAULTS = 1_000
 """Faults in one answer beyond which only the first of each event is listed."""
+
+Split = Callable[[bytes], list[Raw]]
+"""Takes a batch apart into events."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -53,8 +57,12 @@ class BatchAccepted(msgspec.Struct, frozen=True):
 class Ingest:
     """Accepts events of callers that were authorized."""
 
-    def __init__(self, group_commit: GroupCommit, limiter: RateLimiter, backlog: BacklogBound) -> None:
+    def __init__(self, group_commit: GroupCommit, limiter: RateLimiter, backlog: BacklogBound, turns: Turns) -> None:
         self._group_commit = group_commit
+        self._turns = turns
+        self._slice = asyncio.Lock()
+        """Held while a slice of a batch is parsed, so that an iteration of the event loop has one and not one of each
+        batch: a write to the queue takes several iterations."""
         self._limiter = limiter
         self._backlog = backlog
 
@@ -66,20 +74,37 @@ class Ingest:
     async def accept_one(self, caller: Caller, body: bytes) -> Accepted:
         """Accept a single event. Raises ProblemError: 400, 503."""
         self._limiter.charge(caller, 1)
-        sent = parse_event(body)
-        if isinstance(sent, tuple):
-            metrics.REFUSED.labels(sent[0].code).inc()
-            raise malformed(sent)
-        event = _queued(caller, sent, body, time.time_ns() // 1_000)
-        await self._commit([event], event.event_id)
+        await self._take_turn(caller, body)
+        try:
+            sent = parse_event(body)
+            if isinstance(sent, tuple):
+                metrics.REFUSED.labels(sent[0].code).inc()
+                raise malformed(sent)
+            event = _queued(caller, sent, body, time.time_ns() // 1_000)
+            await self._commit([event], event.event_id)
+        finally:
+            self._turns.give_back(caller.application_id)
         return Accepted(event.event_id)
 
-    async def accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
-        """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 503."""
+    async def accept_batch(self, caller: Caller, body: bytes, split: Split) -> BatchAccepted:
+        """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 413, 503."""
+        await self._take_turn(caller, body)
+        try:
+            return await self._accept_batch(caller, split(body))
+        finally:
+            self._turns.give_back(caller.application_id)
+
+    async def _take_turn(self, caller: Caller, body: bytes) -> None:
+        try:
+            await self._turns.take(caller.application_id, len(body))
+        except CrowdedError as error:
+            raise unavailable("crowded", "Too many requests of the application wait already.") from error
+
+    async def _accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
         if not bodies:
             raise malformed((Fault("$", "empty_batch", "a batch has at least one event"),))
         self._limiter.charge(caller, len(bodies))
-        accepted, refused = await _sort(caller, bodies)
+        accepted, refused = await self._sort(caller, bodies)
         for one in refused:
             metrics.REFUSED.labels(one.errors[0].code).inc()
         if not accepted:
@@ -88,6 +113,25 @@ class Ingest:
             )
         await self._commit(accepted)
         return BatchAccepted(len(accepted), refused)
+
+    async def _sort(self, caller: Caller, bodies: Sequence[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
+        """Tell good events from bad ones, a slice at a time: other requests must not wait for whole large batches."""
+        received_at = time.time_ns() // 1_000
+        listed = 0
+        accepted: list[QueuedEvent] = []
+        refused: list[Refused] = []
+        for slice_ in _slices(bodies):
+            async with self._slice:
+                for index, body in slice_:
+                    sent = parse_event(body)
+                    if isinstance(sent, tuple):
+                        # Past the bound each event still has its first fault, so that none is refused without a reason.
+                        refused.append(Refused(index, sent if listed < MAX_FAULTS else sent[:1]))
+                        listed += len(sent)
+                    else:
+                        accepted.append(_queued(caller, sent, bytes(body), received_at))
+            await asyncio.sleep(0)
+        return accepted, refused
 
     async def _commit(self, events: Sequence[QueuedEvent], event_id: UUID | None = None) -> None:
         try:
@@ -137,25 +181,17 @@ def _too_many_events() -> ProblemError:
     return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_events", detail)
 
 
-async def _sort(caller: Caller, bodies: Iterable[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
-    received_at = time.time_ns() // 1_000
-    listed = 0
-    accepted: list[QueuedEvent] = []
-    refused: list[Refused] = []
-    parsed = 0
+def _slices(bodies: Iterable[Raw]) -> Iterator[list[tuple[int, Raw]]]:
+    """Number the bodies and divide them into slices of about ``MAX_PARSED_BYTES``."""
+    slice_: list[tuple[int, Raw]] = []
+    size = 0
     for index, body in enumerate(bodies):
-        parsed += memoryview(body).nbytes
-        if parsed > MAX_PARSED_BYTES:  # other requests must not wait for a whole large batch
-            parsed = 0
-            await asyncio.sleep(0)
-        sent = parse_event(body)
-        if isinstance(sent, tuple):
-            # Past the bound each event still has its first fault, so that none is refused without a reason.
-            refused.append(Refused(index, sent if listed < MAX_FAULTS else sent[:1]))
-            listed += len(sent)
-        else:
-            accepted.append(_queued(caller, sent, bytes(body), received_at))
-    return accepted, refused
+        slice_.append((index, body))
+        size += memoryview(body).nbytes
+        if size > MAX_PARSED_BYTES:
+            yield slice_
+            slice_, size = [], 0
+    yield slice_
 
 
 def _queued(caller: Caller, sent: SentEvent, body: bytes, received_at: int) -> QueuedEvent:

@@ -24,10 +24,10 @@ class RateLimiter:
         self._buckets: dict[int, _Bucket] = {}
 
     def check(self, caller: Caller) -> None:
-        """Let a request in. Raises ProblemError: 429 with the seconds until the bucket has something again."""
+        """Let a request in. Raises RateLimitedError with the seconds until the bucket has something again."""
         bucket = self._bucket(caller)
         if bucket is not None and (seconds := bucket.empty_for(self._clock())) > 0:
-            raise _too_many(seconds)
+            raise RateLimitedError(seconds)
 
     def charge(self, caller: Caller, events: int) -> None:
         """Take for ``events`` that a request has brought, good or not."""
@@ -62,10 +62,22 @@ class _Bucket:
         self._level -= events
 
 
-def _too_many(seconds: float) -> ProblemError:
-    detail = "The application sends more events than it may."
-    headers = {"Retry-After": str(math.ceil(seconds))}
-    return problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers=headers)
+SHORTEST_HOLD_SECONDS = 0.1
+LONGEST_HOLD_SECONDS = 1.0
+
+
+class RateLimitedError(ProblemError):
+    """Raised to answer 429."""
+
+    def __init__(self, seconds: float) -> None:
+        """``seconds`` are those until the application may send again."""
+        detail = "The application sends more events than it may."
+        headers = {"Retry-After": str(math.ceil(seconds))}
+        answer = problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers=headers)
+        super().__init__(answer.problem, answer.headers)
+        self.hold_seconds = min(max(seconds, SHORTEST_HOLD_SECONDS), LONGEST_HOLD_SECONDS)
+        """How long to hold the answer back: for senders who do not listen to it that is a pause, and what they send
+        comes evenly instead of all at once."""
 
 
 def default_limit(settings: ApiSettings) -> RateLimit | None:

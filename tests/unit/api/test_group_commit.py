@@ -38,9 +38,9 @@ def group_commit(disk: Disk) -> GroupCommit:
     return GroupCommit(disk.write, max_events=4, max_bytes=100, pending_max_bytes=200)
 
 
-def event(number: int, size: int = 1) -> QueuedEvent:
+def event(number: int, size: int = 1, application_id: int = 1) -> QueuedEvent:
     """Make an event that is known by its number."""
-    return QueuedEvent(UUID(int=0), 1, "demo", number, b"x" * size)
+    return QueuedEvent(UUID(int=0), application_id, "demo", number, b"x" * size)
 
 
 async def start(group_commit: GroupCommit, *requests: list[QueuedEvent]) -> list[asyncio.Task[None]]:
@@ -99,6 +99,20 @@ async def test_a_requests_events_stay_together(disk: Disk, group_commit: GroupCo
     await asyncio.gather(*tasks)
 
     assert disk.groups == [[1], [2, 3, 4, 5, 6, 7, 8]]
+
+
+async def test_applications_take_turns(disk: Disk, group_commit: GroupCommit) -> None:
+    """However much one has waiting, another's event is in the next group or in the one after it."""
+    tasks = await start(group_commit, [event(0)])
+    tasks += await start(group_commit, *([event(number)] for number in range(1, 10)), [event(100, application_id=2)])
+    large = [event(number) for number in range(200, 210)]
+    tasks += await start(group_commit, large, [event(101, application_id=2)], [event(300, application_id=3)])
+
+    disk.open.set()
+    await asyncio.gather(*tasks)
+
+    assert disk.groups[:3] == [[0], [1, 100, 300, 2], [101, 3, 4, 5]]
+    assert sorted(number for group in disk.groups for number in group) == [*range(10), 100, 101, *range(200, 210), 300]
 
 
 async def test_all_of_a_group_hear_of_its_failure(disk: Disk, group_commit: GroupCommit) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from the_eye.tokens import Caller, RateLimit, Scope
-from the_eye_api.limits import RateLimiter
+from the_eye_api.limits import RateLimitedError, RateLimiter
 from the_eye_api.problems import ProblemError
 
 DEFAULT = RateLimit(events_per_second=10.0, burst=20)
@@ -68,6 +68,17 @@ def test_who_comes_back_when_told_is_let_in(limiter: RateLimiter, clock: Clock) 
     clock.now += send(limiter, SHOP)
 
     assert send(limiter, SHOP) == 0
+
+
+@pytest.mark.parametrize(("events", "seconds"), [(20, 0.1), (23, 0.4), (1000, 1.0)])
+def test_a_refusal_is_held_back_for_as_long_as_it_helps(limiter: RateLimiter, events: int, seconds: float) -> None:
+    """At least for a moment, or who does not listen would ask again and again; and never for long."""
+    limiter.charge(SHOP, events)
+
+    with pytest.raises(RateLimitedError) as caught:
+        limiter.check(SHOP)
+
+    assert caught.value.hold_seconds == pytest.approx(seconds)
 
 
 def test_one_application_takes_nothing_from_another(limiter: RateLimiter) -> None:
