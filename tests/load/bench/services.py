@@ -38,7 +38,7 @@ class Layout(msgspec.Struct, frozen=True):
         return f"{self.processes} x {self.threads}"
 
 
-SINGLES = Layout(1, 4)
+SINGLES = Layout(1, 2)
 BATCHES = Layout(2, 1)
 
 
