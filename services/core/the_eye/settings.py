@@ -207,7 +207,7 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     """The worker process."""
 
     worker_threads: Annotated[int, Meta(ge=1, le=64)] = 2
-    """While one waits for its commit another computes; more of them take time from one another (docs/performance.md)."""
+    """While one waits for its commit another computes; more of them take time from one another."""
 
     worker_metrics_listen: Address = Address("127.0.0.1", 9101)
     """``/metrics``, ``/ruleset`` and ``/healthz``."""
