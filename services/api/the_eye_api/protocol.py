@@ -102,8 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.flow.pause_reading()
                 return
             answered = cycle.response_started
-        else:  # a body that is still coming belongs to a request that was answered without it
-            answered = not self._in_head
+        else:  # there is nothing to answer yet, or it was answered without the body that is still coming
+            answered = not self._in_head or not self._head_bytes
         if not answered:
             body = msgspec.json.encode(Problem(status, title, code))
             head = (

@@ -14,6 +14,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -101,7 +102,8 @@ class Sender:
             opened.setblocking(False)  # noqa: FBT003 - socket's way
             self._connections[opened.fileno()] = Connection(opened)
             self._ready.register(opened, select.EPOLLIN)
-        self._idle = list(self._connections.values())
+        self._idle = deque(self._connections.values())
+        """The one that has been idle for longest first: a server closes those that are not used."""
         self.taken: list[float] = []
         self.late: list[float] = []
         self.failed = 0
@@ -136,7 +138,7 @@ class Sender:
         blamed from that turn on at most: it may have been slow to see that an answer had come.
         """
         while self._idle and schedule.due(now := time.perf_counter()):
-            connection = self._idle.pop()
+            connection = self._idle.popleft()
             connection.due = due = schedule.take()
             connection.send(next(self._requests))
             self.late.append(now - max(due, earlier))
@@ -146,7 +148,7 @@ class Sender:
         piece = connection.receive(RECEIVE_BYTES)
         if not piece:  # closed by the server; what it owed counts as failed
             self._ready.unregister(number)
-            self._idle = [idle for idle in self._idle if idle is not connection]
+            self._idle = deque(idle for idle in self._idle if idle is not connection)
         elif answer := connection.answer(piece):
             self.taken.append(time.perf_counter() - connection.due)
             self.failed += not answer.startswith(ACCEPTED)
