@@ -238,6 +238,64 @@ def test_messages_taken_together_go_back_together(settings: QueueSettings, taken
     assert sorted(taken.numbers) == list(range(10))
 
 
+def test_giving_back_is_tried_until_the_queue_is_there(settings: QueueSettings, taken: Taken, valkey: Valkey) -> None:
+    """Or the messages would stay with a worker that does not know of them."""
+    failed = threading.Event()
+
+    def fail(numbers: list[int]) -> None:
+        if len(numbers) > 1 and not failed.is_set():
+            valkey.kill()
+            failed.set()
+            message = "a fault of ours"
+            raise ValueError(message)
+
+    taken.fault = fail
+    for number in range(10):
+        enqueue_events(settings, events(number))
+
+    with working(settings, taken, threads=1):
+        assert failed.wait(DEADLINE)
+        valkey.start()
+        wait_for(taken, *range(10))
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+
+def test_what_cannot_be_given_back_is_said_so_that_dramatiq_tries_again(settings: QueueSettings) -> None:
+    """Of other errors it would make a line in the log, and the message would stay claimed."""
+    broker = EventBroker(msgspec.structs.replace(settings, redis_url="unix:///nowhere"))
+    consumer = broker.consume(EVENTS_QUEUE)
+    message = MessageProxy(events_message(events(1)).copy(options={"redis_message_id": "1"}))
+
+    for settle in (lambda: consumer.requeue([message]), lambda: consumer.ack(message), lambda: consumer.nack(message)):
+        with pytest.raises(ConnectionClosed):
+            settle()
+
+
+def test_large_messages_are_fetched_one_by_one(settings: QueueSettings, taken: Taken) -> None:
+    """So that they do not fill a worker's memory, whatever came before them."""
+    body = b'{"%s": 1}' % (b"x" * 1_000_000)
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(numbers: list[int]) -> None:
+        if 100 in numbers:
+            entered.set()
+            leave.wait(DEADLINE)
+
+    taken.fault = wait
+    for number in range(40):
+        enqueue_events(settings, events(number))
+    for number in range(100, 120):
+        enqueue_events(settings, [msgspec.structs.replace(events(number)[0], body=body)])
+    with working(settings, taken, threads=1) as broker:
+        assert entered.wait(DEADLINE)
+        fetched = cast("int", broker.client.scard(broker.key("__acks__", broker.broker_id, EVENTS_QUEUE)))
+        leave.set()
+        wait_until(lambda: left(settings) == 0, DEADLINE, lambda: f"{left(settings)} messages are left")
+
+    assert fetched < 20
+    assert max(len(numbers) for numbers in taken.messages if 110 in numbers) == 1
+
+
 def test_a_worker_that_is_busy_for_long_is_not_taken_for_dead(settings: QueueSettings, taken: Taken) -> None:
     """Its heart beats also while it can take nothing more."""
     leave = threading.Event()

@@ -50,7 +50,10 @@ class GroupCommit:
         self._pending_bytes += size
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
-        await waiting.done
+        try:
+            await waiting.done
+        finally:
+            del waiting  # an error's traceback would hold it, and it the error
 
     async def drain(self) -> None:
         """Return when nothing waits any more."""
@@ -92,7 +95,7 @@ class GroupCommit:
                 await self._write(events)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             metrics.QUEUE_ERRORS.inc()
-            self._answer(group, error)
+            self._answer(group, error.with_traceback(None))  # which would keep the group for as long as the error
         except BaseException:  # the process stops: nobody must wait for ever
             self._answer(group, QueueUnavailableError("stopping"))
             raise

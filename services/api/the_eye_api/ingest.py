@@ -87,9 +87,10 @@ class Ingest:
         return Accepted(event.event_id)
 
     async def accept_batch(self, caller: Caller, body: bytes, split: Split) -> BatchAccepted:
-        """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 413, 503."""
+        """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 413, 429, 503."""
         await self._take_turn(caller, body)
         try:
+            self._limiter.check(caller)  # those before it in the line have been charged meanwhile
             return await self._accept_batch(caller, split(body))
         finally:
             self._turns.give_back(caller.application_id)
@@ -130,7 +131,7 @@ class Ingest:
                         listed += len(sent)
                     else:
                         accepted.append(_queued(caller, sent, bytes(body), received_at))
-            await asyncio.sleep(0)
+                await asyncio.sleep(0)
         return accepted, refused
 
     async def _commit(self, events: Sequence[QueuedEvent], event_id: UUID | None = None) -> None:

@@ -6,6 +6,7 @@ body apart, which uvloop sends as two packets: for answers of a few bytes that i
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakSet
 
@@ -51,16 +52,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @classmethod
     def _sweep(cls, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(cls.sweep_seconds, cls._sweep, state, loop)  # first: nothing must end the sweeping
         now = loop.time()
         for connection in tuple(state.connections):
             if isinstance(connection, cls):
                 connection.end_if_late(now)
-        loop.call_later(cls.sweep_seconds, cls._sweep, state, loop)
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head before more of it is taken in."""
         if self._in_head:
             self._head_bytes += len(data)
+            if self._awaited_since is None:  # also for empty lines before a head, which the parser does not tell of
+                self._awaited_since = self.loop.time()
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._end(431, "Request Header Fields Too Large", "head_too_large")
@@ -131,6 +134,9 @@ class _JoinedWrites:
         elif data:
             self._held = data
             self._loop.call_soon(self._write_held)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
 
     def _write_held(self) -> None:
         self._held, held = b"", self._held

@@ -9,6 +9,9 @@ SHARE = 8
 """Requests of one application in work at a time while others send, too. Each further one would be one more before which
 somebody else's request waits; that few still fill the time in which the queue writes."""
 
+APPLICATIONS_WAITING = 4
+"""How many applications there must be to use up all that may wait."""
+
 MEMORY_SECONDS = 1.0
 """How long an application counts as sending after a request."""
 
@@ -24,7 +27,7 @@ class Turns:
     """
 
     def __init__(self, *, waiting_max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """``waiting_max_bytes`` bounds the bodies that wait."""
+        """``waiting_max_bytes`` bounds the bodies that wait, a quarter of it those of one application."""
         self._waiting_max_bytes = waiting_max_bytes
         self._waiting_bytes = 0
         self._clock = clock
@@ -49,11 +52,13 @@ class Turns:
             line.in_work += 1
 
     async def _wait(self, line: "_Line", size: int) -> None:
-        if self._waiting_bytes + size > self._waiting_max_bytes:
+        of_all, of_one = self._waiting_bytes + size, line.waiting_bytes + size
+        if of_all > self._waiting_max_bytes or of_one > self._waiting_max_bytes / APPLICATIONS_WAITING:
             raise CrowdedError
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
         self._waiting_bytes += size
+        line.waiting_bytes += size
         try:
             await turn
         except asyncio.CancelledError:
@@ -62,6 +67,7 @@ class Turns:
             raise
         finally:
             self._waiting_bytes -= size
+            line.waiting_bytes -= size
 
     def give_back(self, application_id: int) -> None:
         """End a turn, so that the next in line has it, or all while the application is alone."""
@@ -83,10 +89,11 @@ class Turns:
 
 
 class _Line:
-    __slots__ = ("in_work", "waiting")
+    __slots__ = ("in_work", "waiting", "waiting_bytes")
 
     def __init__(self) -> None:
         self.in_work = 0
+        self.waiting_bytes = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
 

@@ -127,7 +127,7 @@ def _may_be_unstorable(raw: bytes) -> bool:
     return (
         len(raw) > MAX_DIGITS
         or b"\\u0000" in raw
-        or _LONG_EXPONENT_MARKED in raw.translate(_EXPONENTS_MARKED, b"+-d")
+        or _LONG_EXPONENT_MARKED in raw.translate(_EXPONENTS_MARKED, b"+-")
         or (len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH)
     )
 

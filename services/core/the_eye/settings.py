@@ -158,7 +158,8 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """The most payload bytes that one write carries, beyond one request's own; bounds a worker's memory."""
 
     pending_max_bytes: Positive = 64 * 1024 * 1024
-    """Payload bytes that may wait for a write; beyond it 503 at once, so that a slow queue cannot exhaust memory."""
+    """Payload bytes that may wait for a write, and bytes of bodies that may wait for their turn; beyond either 503 at
+    once, so that a slow queue cannot exhaust memory."""
 
     rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 5_000.0
     """Events that an application without a limit of its own may send per second to this process; 0 is no limit.

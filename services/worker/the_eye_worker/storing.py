@@ -111,7 +111,6 @@ class EventStorer:
         """Set aside what cannot be stored, all at once and after its neighbours were stored."""
         if not dead:
             return
-        self._dead.note()
         for one in dead:
             log.error("event_set_aside", event_id=str(one.event_id), code=one.code)
         for backoff in _backoffs():
@@ -123,6 +122,7 @@ class EventStorer:
                     raise
                 self._wait(backoff, failure)
             else:
+                self._dead.note()
                 metrics.EVENTS.labels("dead").inc(new)
                 return
 
@@ -152,8 +152,8 @@ class _DeadRows:
         return self._held
 
     def note(self) -> None:
-        """Take in that this worker is about to set something aside."""
-        self._look_at = 0.0
+        """Take in that this worker has set something aside."""
+        self._held = True
 
 
 def _dead(queued: QueuedEvent, code: str, error: str) -> DeadEvent:

@@ -109,6 +109,15 @@ async def test_requests_in_time_keep_their_connection() -> None:
             await asyncio.sleep(SECONDS)  # longer than any of the bounds, in sum
 
 
+async def test_empty_lines_do_not_hold_a_connection() -> None:
+    """Before a head they are allowed, and the parser says nothing of them."""
+    async with connected(App()) as (reader, writer):
+        writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        await reader.readuntil(ANSWER)
+        writer.write(b"\r\n")
+        assert b'"head_timeout"' in await reader.read()
+
+
 async def test_a_sender_that_waits_for_leave_gets_it() -> None:
     """``100 Continue`` is not held back until there is more to say."""
     async with connected(App()) as (reader, writer):

@@ -113,16 +113,27 @@ async def test_what_waits_is_bounded(turns: Turns) -> None:
     """The bodies of those who wait are in memory."""
     await ask(turns, QUIET, 1)
     await ask(turns, FLOODING, SHARE)
-    waiting = asyncio.create_task(turns.take(FLOODING, 90))
+    waiting = asyncio.create_task(turns.take(FLOODING, 20))
     await settle()
 
     with pytest.raises(CrowdedError):
-        await turns.take(FLOODING, 20)
+        await turns.take(FLOODING, 10)
 
     turns.give_back(FLOODING)
     await waiting
-    await asyncio.wait_for(asyncio.gather(*await ask(turns, QUIET, 1)), 1)
     assert not (await ask(turns, FLOODING, 1))[0].done()  # it waits, and there is room for it
+
+
+async def test_what_one_application_has_waiting_leaves_room_for_others(turns: Turns) -> None:
+    """It takes several to use up all there is."""
+    await ask(turns, QUIET, 1)
+    for application_id in (3, 4, 5, 6):
+        await ask(turns, application_id, SHARE)
+        assert not (await ask(turns, application_id, 25))[-1].done()
+
+    await ask(turns, FLOODING, SHARE)
+    with pytest.raises(CrowdedError):
+        await turns.take(FLOODING, 1)
 
 
 async def test_nothing_is_kept_of_applications_that_are_gone(turns: Turns) -> None:

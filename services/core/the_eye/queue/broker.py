@@ -11,7 +11,7 @@ from dramatiq.errors import Retry as DramatiqRetry
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from the_eye.queue.consumer import EventConsumer, ReplayConsumer
+from the_eye.queue.consumer import UNFINISHED, EventConsumer, ReplayConsumer
 from the_eye.queue.joining import redis_ids
 from the_eye.queue.messages import REPLAYS_QUEUE, EnvelopeEncoder
 from the_eye.settings import QueueSettings
@@ -36,12 +36,12 @@ class _KeepUnfinished(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         ours = cast("EventBroker", broker)
-        if exception is not None and len(joined := redis_ids(message)) > 1:
+        if isinstance(exception, Unfinished):
+            message.options[UNFINISHED] = True
+        elif exception is not None and len(joined := redis_ids(message)) > 1:
             # One of them may be at fault: they come again, and each by itself.
             ours.alone.update(joined)
-            ours.unfinished.add(message.message_id)
-        elif isinstance(exception, Unfinished):
-            ours.unfinished.add(message.message_id)
+            message.options[UNFINISHED] = True
         elif exception is not None:
             message.fail()
 
@@ -73,10 +73,9 @@ class EventBroker(RedisBroker):
         self.scripts["dispatch"] = self.client.register_script(_WORKER_PROLOGUE + self.enqueue_script)
         self.claimed: set[str] = set()
         """Redis ids of the messages that this process has in hand."""
-        self.unfinished: set[str] = set()
-        """Ids of messages in hand that must go back instead of being acknowledged."""
         self.alone: set[str] = set()
-        """Redis ids of messages that must not be joined with others again; forgotten when they are done."""
+        """Redis ids of messages that must not be joined with others again; forgotten when this process is done with
+        them, and kept where another one was."""
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """Make a consumer; ``timeout`` in milliseconds."""

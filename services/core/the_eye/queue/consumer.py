@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from the_eye.queue.broker import EventBroker
 
 HEARTBEATS_PER_TIMEOUT = 5
-FETCHED_MESSAGES = 32
+FETCHED_MESSAGES = 16
 """The most messages that are fetched at once."""
+
+UNFINISHED = "unfinished"
+"""Option of a message in hand that must go back instead of being acknowledged."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +78,8 @@ class EventConsumer(_RedisConsumer):
             self._heartbeat_at = now + self.broker.heartbeat_timeout / 1000 / HEARTBEATS_PER_TIMEOUT
             self.message_cache = self.broker.do_fetch(self.queue_name, wanted)
             self._more_wait = 0 < len(self.message_cache) == wanted
-            self._count = self._next_count(self.message_cache)
+            if wanted:
+                self._count = self._next_count(self.message_cache)
         elif room:
             self.misses, milliseconds = compute_backoff(self.misses, max_backoff=self.timeout)
             time.sleep(milliseconds / 1000)
@@ -89,9 +93,12 @@ class EventConsumer(_RedisConsumer):
         return bool(self.broker.client.llen(self.broker.key(queue_name)))
 
     def _next_count(self, fetched: Sequence[bytes | None]) -> int:
-        """Say how many messages to ask for next time: as many as can be joined, should they be of the same size."""
-        largest = max((len(raw) for raw in fetched if raw is not None), default=1)
-        return max(1, min(FETCHED_MESSAGES, JOINED_BYTES // max(1, largest)))
+        """Say how many messages to ask for next time: as many as can be joined, should they be of the same size.
+
+        The number grows step by step, so that large ones that begin to come do not fill the memory.
+        """
+        largest = max((len(raw) for raw in fetched if raw), default=JOINED_BYTES)
+        return max(1, min(FETCHED_MESSAGES, 2 * len(fetched), JOINED_BYTES // largest))
 
     def recover(self) -> None:
         """Give back what the server holds as claimed by this process and this process does not know of.
@@ -111,9 +118,8 @@ class EventConsumer(_RedisConsumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Remove a message that is done, and put one that is not back at the end of its queue."""
-        if message.message_id in self.broker.unfinished:
+        if message.options.get(UNFINISHED):
             self.requeue([message])
-            self.broker.unfinished.discard(message.message_id)
         else:
             self._settle(message, self.broker.acknowledge)
 
@@ -122,11 +128,17 @@ class EventConsumer(_RedisConsumer):
         self._settle(message, self.broker.reject)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Put messages back at the end of their queue."""
+        """Put messages back at the end of their queue.
+
+        Raises ConnectionClosed: Dramatiq tries again then, and only then.
+        """
         messages = list(messages)
         ids = [each for message in messages for each in redis_ids(message)]
-        if ids:
-            self.broker.do_requeue(self.queue_name, *ids)
+        try:
+            if ids:
+                self.broker.do_requeue(self.queue_name, *ids)
+        except redis.RedisError as error:
+            raise ConnectionClosed(error) from None
         for message in messages:
             self._forget(message)
 

@@ -46,16 +46,18 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
     Whatever is special about a message, it stays by itself: another actor, further options, a payload that this version
     cannot decode, an id in ``alone``. So does a message that comes twice, which is counted as such.
     """
-    if not following or (events := _events(first, alone)) is None:
+    if not following or not _is_ordinary(first, alone):
         return first
     size = len(first.args[0].encoded)
+    if size > JOINED_BYTES or (events := _events(first)) is None:
+        return first
     ids, message_ids, joined = redis_ids(first), {first.message_id}, list(events)
     while following:
         message = _decoded(following[0])
-        if message is None or message.message_id in message_ids or (events := _events(message, alone)) is None:
+        if message is None or message.message_id in message_ids or not _is_ordinary(message, alone):
             break
         size += len(message.args[0].encoded)
-        if size > JOINED_BYTES:
+        if size > JOINED_BYTES or (events := _events(message)) is None:
             break
         del following[0]
         ids.append(message.options[_OPTION])
@@ -73,10 +75,12 @@ def _decoded(raw: bytes | None) -> MessageProxy | None:
         return None
 
 
-def _events(message: MessageProxy, alone: Collection[str]) -> list[QueuedEvent] | None:
-    ordinary = message.actor_name == STORE_EVENTS and message.queue_name == EVENTS_QUEUE
-    if not ordinary or set(message.options) != {_OPTION} or message.options[_OPTION] in alone:
-        return None
+def _is_ordinary(message: MessageProxy, alone: Collection[str]) -> bool:
+    ours = message.actor_name == STORE_EVENTS and message.queue_name == EVENTS_QUEUE
+    return ours and set(message.options) == {_OPTION} and message.options[_OPTION] not in alone
+
+
+def _events(message: MessageProxy) -> list[QueuedEvent] | None:
     try:
         return cast("Payload", message.args[0]).events()
     except msgspec.MsgspecError:

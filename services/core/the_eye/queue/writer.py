@@ -84,7 +84,7 @@ class QueueWriter:
 
     async def backlog(self) -> Backlog:
         """Look at what waits. Raises QueueUnavailableError."""
-        names = (EVENTS_QUEUE, dq_name(EVENTS_QUEUE), REPLAYS_QUEUE)
+        names = [name for queue in (EVENTS_QUEUE, REPLAYS_QUEUE) for name in (queue, dq_name(queue))]
         queues = [self._broker.key(name, "msgs") for name in names]
         async with self._deadline(), self._client.pipeline(transaction=False) as pipeline:
             for queue in queues:

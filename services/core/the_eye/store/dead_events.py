@@ -7,11 +7,14 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+import structlog
 from psycopg.rows import class_row
 
 MAX_ERROR_CHARACTERS = 2_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger(__name__)
 
 REPLAY_ROWS = 100
 REPLAY_BYTES = 4 * 1024 * 1024
@@ -68,7 +71,9 @@ def holds_events(connection: AnyConnection) -> bool:
 
 def take_back(connection: AnyConnection, acceptances: Sequence[str]) -> None:
     """Remove what was set aside and is stored now: its message came again after the cause had gone."""
-    connection.execute("DELETE FROM dead_events WHERE queue_id = ANY(%s)", (list(acceptances),))
+    taken = connection.execute("DELETE FROM dead_events WHERE queue_id = ANY(%s)", (list(acceptances),)).rowcount
+    if taken:
+        log.warning("dead_events_taken_back", events=taken)
 
 
 def set_aside(connection: AnyConnection, dead: Sequence[DeadEvent]) -> int:

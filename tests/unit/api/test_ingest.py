@@ -1,0 +1,83 @@
+"""How batches are told apart, slice by slice. What is accepted is shown against a real server in test_edge.py."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from the_eye.queue import Backlog, QueuedEvent
+from the_eye.tokens import Caller, RateLimit, Scope
+from the_eye_api.backlog import BacklogBound
+from the_eye_api.group_commit import GroupCommit
+from the_eye_api.ingest import MAX_PARSED_BYTES, Ingest, split_array
+from the_eye_api.limits import RateLimitedError, RateLimiter
+from the_eye_api.turns import SHARE, Turns
+
+EVENT = {
+    "session_id": "e2085be5-9137-4e4e-80b5-f1ffddc25423",
+    "category": "page interaction",
+    "name": "cta click",
+    "data": {"text": "x" * 1000},
+    "timestamp": "2026-01-01T00:00:00Z",
+}
+BATCH = msgspec.json.encode([EVENT] * 100)
+SHOP = Caller(1, "shop", frozenset({Scope.INGEST}))
+BLOG = Caller(2, "blog", frozenset({Scope.INGEST}))
+
+
+async def write(_: Sequence[QueuedEvent]) -> None:
+    """Put nothing anywhere."""
+
+
+async def look() -> Backlog:
+    """See nothing."""
+    return Backlog(0, 0, 0.0)
+
+
+def make_ingest(limit: RateLimit | None = None) -> Ingest:
+    """Make what accepts events, with a queue that takes no time."""
+    return Ingest(
+        GroupCommit(write, max_events=500, max_bytes=10**6, pending_max_bytes=10**9),
+        RateLimiter(limit),
+        BacklogBound(look, max_bytes=10**9, max_age_seconds=1e9),
+        Turns(waiting_max_bytes=10**9),
+    )
+
+
+async def test_an_iteration_of_the_event_loop_has_one_slice_of_all_batches() -> None:
+    """Whoever else sends waits for a slice, not for one of each batch."""
+    ingest = make_ingest()
+    batches = [asyncio.create_task(ingest.accept_batch(SHOP, BATCH, split_array)) for _ in range(SHARE)]
+
+    iterations = 0
+    while not all(batch.done() for batch in batches):
+        iterations += 1
+        await asyncio.sleep(0)
+
+    assert iterations >= SHARE * len(BATCH) // (MAX_PARSED_BYTES + 2000)
+
+
+async def test_a_batch_that_waited_for_its_turn_pays_for_those_before_it() -> None:
+    """What its application sent meanwhile has used up the limit."""
+    ingest = make_ingest(RateLimit(events_per_second=1.0, burst=50))
+    await ingest.accept_batch(BLOG, BATCH, split_array)  # somebody else sends, too
+
+    sent = [ingest.accept_batch(SHOP, BATCH, split_array) for _ in range(SHARE + 3)]
+    results = await asyncio.gather(*sent, return_exceptions=True)
+
+    assert [type(result) for result in results[-3:]] == [RateLimitedError] * 3
+
+
+@pytest.mark.parametrize("body", [b"[]", b"[1]", b"no json"])
+async def test_a_batch_that_is_refused_gives_its_turn_back(body: bytes) -> None:
+    """However often that happens."""
+    ingest = make_ingest()
+    await ingest.accept_batch(BLOG, BATCH, split_array)
+
+    for _ in range(SHARE + 1):
+        with pytest.raises(Exception, match="Bad Request"):
+            await ingest.accept_batch(SHOP, body, split_array)
+
+    async with asyncio.timeout(5):
+        await ingest.accept_batch(SHOP, BATCH, split_array)
