@@ -10,6 +10,8 @@ import dramatiq
 import msgspec
 import pytest
 import redis
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import ConnectionClosed
 from dramatiq.worker import Worker
 from tests.servers import Valkey, wait_until
 
