@@ -68,7 +68,7 @@ class Edge:
         if route is not None and method == "POST":
             self._in_flight += 1
             try:
-                await self._respond(route, list(scope["headers"]), receive, send)
+                await self._respond(route, cast("RawHeaders", scope["headers"]), receive, send)
             finally:
                 self._in_flight -= 1
         elif route is not None and method not in route.passed_on:

@@ -1,6 +1,7 @@
 """Whose turn it is: while several applications send, none has more than a share of the event loop."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,9 +33,10 @@ class Turns:
         self._waiting_bytes = 0
         self._clock = clock
         self._lines: dict[int, _Line] = {}
-        self._last = 0
-        """The application of the last request, and since when there was another."""
-        self._changed_at = -MEMORY_SECONDS
+        self._last: int | None = None
+        """The application of the last request."""
+        self._changed_at = -math.inf
+        """When that was another one than before."""
 
     async def take(self, application_id: int, size: int) -> None:
         """Wait for a turn to work on a body of ``size`` bytes; ``give_back`` must follow.
@@ -42,7 +44,9 @@ class Turns:
         Raises CrowdedError.
         """
         if application_id != self._last:
-            self._last, self._changed_at = application_id, self._clock()
+            if self._last is not None:
+                self._changed_at = self._clock()
+            self._last = application_id
         line = self._lines.get(application_id)
         if line is None:
             line = self._lines[application_id] = _Line()

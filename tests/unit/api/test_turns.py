@@ -59,6 +59,11 @@ async def test_an_application_that_is_alone_waits_for_nobody(turns: Turns, clock
     assert have(tasks) == len(tasks)
 
 
+async def test_the_first_application_is_alone(turns: Turns) -> None:
+    """That there was none before it does not make it one of several."""
+    assert have(await ask(turns, FLOODING, 10 * SHARE)) == 10 * SHARE
+
+
 async def test_beside_others_it_has_its_share(turns: Turns) -> None:
     """And who sends little never waits."""
     await ask(turns, QUIET, 1)
