@@ -6,7 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -149,6 +149,15 @@ def test_a_server_of_the_user_s_own_that_does_not_answer_is_named_without_its_pa
     assert not {"secret", "Traceback"} & set(ran.stderr.replace(":", " ").replace("@", " ").split())
 
 
+@pytest.fixture
+def _heeding_hang_ups() -> Iterator[None]:
+    """Children inherit it when SIGHUP is ignored, as it is where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_heeding_hang_ups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as machine:
