@@ -3,7 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import dramatiq
@@ -265,7 +265,7 @@ def test_giving_back_is_tried_until_the_queue_is_there(settings: QueueSettings, 
 def test_what_cannot_be_given_back_is_said_so_that_dramatiq_tries_again(settings: QueueSettings) -> None:
     """Of other errors it would make a line in the log, and the message would stay claimed."""
     broker = EventBroker(msgspec.structs.replace(settings, redis_url="unix:///nowhere"))
-    consumer = broker.consume(EVENTS_QUEUE)
+    consumer: Any = broker.consume(EVENTS_QUEUE)
     message = MessageProxy(events_message(events(1)).copy(options={"redis_message_id": "1"}))
 
     for settle in (lambda: consumer.requeue([message]), lambda: consumer.ack(message), lambda: consumer.nack(message)):
