@@ -268,9 +268,12 @@ def test_what_cannot_be_given_back_is_said_so_that_dramatiq_tries_again(settings
     consumer: Any = broker.consume(EVENTS_QUEUE)
     message = MessageProxy(events_message(events(1)).copy(options={"redis_message_id": "1"}))
 
-    for settle in (lambda: consumer.requeue([message]), lambda: consumer.ack(message), lambda: consumer.nack(message)):
-        with pytest.raises(ConnectionClosed):
-            settle()
+    with pytest.raises(ConnectionClosed):
+        consumer.requeue([message])
+    with pytest.raises(ConnectionClosed):
+        consumer.ack(message)
+    with pytest.raises(ConnectionClosed):
+        consumer.nack(message)
 
 
 def test_large_messages_are_fetched_one_by_one(settings: QueueSettings, taken: Taken) -> None:
