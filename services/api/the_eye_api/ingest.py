@@ -24,10 +24,8 @@ from the_eye_api.turns import CrowdedError, Turns
 
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-MAX_PARSED_BYTES = 64 * 1024
-MAX_PARSED_BYTES_BESIDE_OTHERS = 4 * 1024
-"""How much of a batch is looked at before other requests have their turn: while other applications send, too, so little
-that theirs hardly wait for it, though every turn costs something."""
+MAX_PARSED_BYTES = 16 * 1024
+"""How much of a batch is looked at before other requests have their turn."""
 MAX_FAULTS = 1_000
 """Faults in one answer beyond which only the first of each event is listed."""
 
@@ -123,8 +121,7 @@ class Ingest:
         listed = 0
         accepted: list[QueuedEvent] = []
         refused: list[Refused] = []
-        size = MAX_PARSED_BYTES_BESIDE_OTHERS if self._turns.shared else MAX_PARSED_BYTES
-        for slice_ in _slices(bodies, size):
+        for slice_ in _slices(bodies):
             async with self._slice:
                 for index, body in slice_:
                     sent = parse_event(body)
@@ -185,16 +182,16 @@ def _too_many_events() -> ProblemError:
     return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_events", detail)
 
 
-def _slices(bodies: Iterable[Raw], size: int) -> Iterator[list[tuple[int, Raw]]]:
-    """Number the bodies and divide them into slices of about ``size`` bytes."""
+def _slices(bodies: Iterable[Raw]) -> Iterator[list[tuple[int, Raw]]]:
+    """Number the bodies and divide them into slices of about ``MAX_PARSED_BYTES``."""
     slice_: list[tuple[int, Raw]] = []
-    taken = 0
+    size = 0
     for index, body in enumerate(bodies):
         slice_.append((index, body))
-        taken += memoryview(body).nbytes
-        if taken > size:
+        size += memoryview(body).nbytes
+        if size > MAX_PARSED_BYTES:
             yield slice_
-            slice_, taken = [], 0
+            slice_, size = [], 0
     yield slice_
 
 
