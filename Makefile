@@ -52,12 +52,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --group build -o requirements/dev.txt
 	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
-	@for extra in api worker cli; do \
+	@for extra in api worker operator cli; do \
 		$(COMPILE) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; done
 
 clean: ## Delete .venv and the tools' caches; data in .the-eye/ stays
 	@rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find docs services tests -name __pycache__ -prune -exec rm -rf {} +
+	@find docs operator services tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian's python3 has venv but may lack ensurepip: the venv is made without pip, and its pip installed from outside.
 $(BIN)/python:
