@@ -1,0 +1,105 @@
+"""A Kubernetes control plane for all tests of the run, and a namespace for each.
+
+Where the programs come from is in ``control_plane/binaries.py``. THE_EYE_TEST_KUBECONFIG names a cluster to use
+instead; it must be one for tests, since they act on it as administrators.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from secrets import token_hex
+from typing import NoReturn
+
+import pytest
+from tests.cluster.control_plane import binaries, cluster, local
+from tests.cluster.control_plane.binaries import Binaries, MissingPartError
+from tests.cluster.control_plane.cluster import ControlPlane
+from tests.cluster.control_plane.kubectl import Kubectl
+
+TEST_SECONDS = 120.0
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave these tests out of a run that does not name them: their first build takes minutes."""
+    here = Path(__file__).parent
+    named = any(
+        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
+    )
+    return None if named or here not in collection_path.parents else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound the tests in time but not their fixtures, which may build for minutes and have deadlines of their own."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
+    """A control plane that is up; its tests are skipped where there is none to be had, but in CI they fail."""
+    try:
+        chosen = _chosen(pytestconfig)
+    except MissingPartError as error:
+        _without(str(error))
+    with chosen as up:
+        yield up
+
+
+def _chosen(config: pytest.Config) -> AbstractContextManager[ControlPlane]:
+    if given := os.environ.get("THE_EYE_TEST_KUBECONFIG"):
+        return cluster.existing(Path(given))
+    return local.running(_binaries(config))
+
+
+def _binaries(config: pytest.Config) -> Binaries:
+    """Find the programs, and show the steps of a build as they come."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return binaries.find(lambda line: print(f"\n{line}", end="", flush=True))  # noqa: T201 - for who waits
+
+
+def _without(missing: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: ControlPlane) -> Kubectl:
+    """Runs kubectl as the administrator."""
+    return control_plane.kubectl
+
+
+@pytest.fixture(scope="session")
+def kubeconfig_of(control_plane: ControlPlane) -> Callable[[str, str], Path]:
+    """Writes a kubeconfig for a namespace's service account, with a token that the API server has given for it."""
+    return control_plane.kubeconfig_of
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[str]:
+    """A namespace of the test's own; it goes after the test, without being waited for."""
+    name = f"eye-{token_hex(4)}"
+    kubectl("create", "namespace", name)
+    if control_plane.controllers:
+        defaults = ("serviceaccount/default", "configmap/kube-root-ca.crt")
+        kubectl("wait", "--for=create", "--timeout=30s", *defaults, namespace=name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def stoppable_control_plane(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane where its API server can be stopped, which that of someone else's cluster cannot."""
+    if control_plane.api_server is None:
+        pytest.skip("the API server of THE_EYE_TEST_KUBECONFIG's cluster is not ours to stop")
+    return control_plane
+
+
+@pytest.fixture
+def controllers(control_plane: ControlPlane) -> None:
+    """Whether anything acts on what is stored: KUBEBUILDER_ASSETS may hold an API server alone."""
+    if not control_plane.controllers:
+        _without("KUBEBUILDER_ASSETS has no kube-controller-manager")
