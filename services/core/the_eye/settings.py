@@ -220,6 +220,44 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     """How long a message in work may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
 
 
+class OperatorSettings(Group, frozen=True, kw_only=True):
+    """The operator, which turns ValidatorRules of Kubernetes into the ruleset that workers mount."""
+
+    operator_namespace: Annotated[str, Meta(max_length=63)] = ""
+    """Where the ruleset's ConfigMaps and the workers are; empty for the namespace of the credentials."""
+
+    operator_rule_namespaces: str = ""
+    """Namespaces whose ValidatorRules count, with commas between; empty for ``operator_namespace`` alone."""
+
+    operator_ruleset_name: Annotated[str, Meta(max_length=200, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = (
+        "the-eye-ruleset"
+    )
+    """Name of the index's ConfigMap; those of the slots have a number after it."""
+
+    operator_worker_selector: Annotated[str, Meta(min_length=1)] = (
+        "app.kubernetes.io/name=the-eye,app.kubernetes.io/component=worker"
+    )
+    """Labels of the workers' pods."""
+
+    operator_worker_port: Annotated[str, Meta(min_length=1, max_length=15)] = "metrics"
+    """Name of the container port at which a worker's pod answers ``GET /ruleset``."""
+
+    operator_listen: Address = Address("127.0.0.1", 9102)
+    """``/metrics`` and ``/healthz``."""
+
+    operator_debounce_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.2
+    """How long a change waits for others that come with it, as in ``kubectl apply`` of a folder."""
+
+    operator_resync_seconds: Seconds = 120.0
+    """How often everything is read anew, watches or not."""
+
+    operator_worker_poll_seconds: Seconds = 1.0
+    """How often the workers are asked for their ruleset while one is behind; ten times as long otherwise."""
+
+    operator_audit_seconds: Seconds = 300.0
+    """How often the counts of rules in Audit are brought up to date."""
+
+
 class RetentionSettings(Group, frozen=True, kw_only=True):
     """What ``the-eye maintain`` keeps."""
 

@@ -1,0 +1,65 @@
+"""What follows from the declared rules: which version of each is in force, and what is wrong with the others."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+import msgspec
+
+from the_eye.rules.manifest import FieldError, ValidatorRule
+from the_eye.rules.ruleset import CompiledRule, RuleSet, compile_ruleset
+from the_eye.rules.shards import fit
+from the_eye_operator.declared import Declared
+
+NO_TOLERANCE = timedelta()
+"""Judging is the workers' business: here nothing is judged by a ruleset, and its revision knows no tolerance."""
+
+
+class Outcome(msgspec.Struct, frozen=True, eq=False):
+    """What became of one declared rule."""
+
+    errors: tuple[FieldError, ...] = ()
+    """Why the declared version is not in force; empty when it is, and for a paused rule."""
+    in_force: CompiledRule | None = None
+    """The version that workers are given: the declared one, an earlier one or none."""
+
+
+class Decision(msgspec.Struct, frozen=True, eq=False):
+    """The ruleset that should be in force, and why it is that one."""
+
+    ruleset: RuleSet
+    outcomes: Mapping[str, Outcome]
+    """By uid."""
+
+
+def compiled(rules: Iterable[ValidatorRule]) -> RuleSet:
+    """Compile rules that were in force; one that this version of the software refuses is not in it."""
+    return compile_ruleset(rules, future_tolerance=NO_TOLERANCE).ruleset
+
+
+def decide(declared: Iterable[Declared], in_force: RuleSet) -> Decision:
+    """Compile what is new, keep the last good version of what is refused, and freeze what is paused.
+
+    A rule that ``in_force`` holds unchanged is not compiled again.
+    """
+    rules = tuple(declared)
+    candidates = [rule.manifest for rule in rules if isinstance(rule.manifest, ValidatorRule) and not rule.paused]
+    compilation = compile_ruleset(candidates, future_tolerance=NO_TOLERANCE, previous=in_force)
+    ids = {rule.id for rule in rules}
+    choice = fit(compilation.ruleset.rules, [rule for rule in in_force.rules if rule.id in ids])
+    refused = {rule.id: rule.errors for rule in (*choice.refused, *compilation.refused)}
+    chosen = {rule.id: rule for rule in choice.rules}
+    return Decision(
+        ruleset=_ruleset(choice.rules, compilation.ruleset, in_force),
+        outcomes={rule.uid: Outcome(_errors(rule, refused), chosen.get(rule.id)) for rule in rules},
+    )
+
+
+def _errors(rule: Declared, refused: Mapping[str, tuple[FieldError, ...]]) -> tuple[FieldError, ...]:
+    if rule.paused:
+        return ()
+    return refused.get(rule.id, ()) if isinstance(rule.manifest, ValidatorRule) else rule.manifest.errors
+
+
+def _ruleset(rules: tuple[CompiledRule, ...], *made: RuleSet) -> RuleSet:
+    """Make a ruleset, unless there is one of just these rules: hashing thousands of them takes its time."""
+    return next((ruleset for ruleset in made if ruleset.rules == rules), None) or RuleSet(rules, NO_TOLERANCE)

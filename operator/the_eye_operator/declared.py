@@ -1,0 +1,114 @@
+"""The ValidatorRules as the cluster has them, kept current by watching and put right by listing."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from the_eye.rules.manifest import Manifest, read_manifest
+
+PAUSED = "the-eye.io/paused"
+BACKTEST = "the-eye.io/backtest"
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """One ValidatorRule object."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    resource_version: int
+    manifest: Manifest
+    paused: bool
+    """Whether its author has frozen it at the version in force."""
+    backtest: str
+    """The window that was asked for, such as ``24h``; empty when none was."""
+    status: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+def read_declared(body: Mapping[str, Any]) -> Declared:
+    """Read an object that the API server gave."""
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return Declared(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata.get("generation", 1),
+        # Comparable as numbers: the API promises it from Kubernetes 1.35 on, and etcd never gave anything else.
+        resource_version=int(metadata["resourceVersion"]),
+        manifest=read_manifest({**body}),
+        paused=annotations.get(PAUSED, "").lower() == "true",
+        backtest=annotations.get(BACKTEST, ""),
+        status=body.get("status") or {},
+    )
+
+
+class DeclaredRules:
+    """All of them, by uid. For one thread.
+
+    A watch can miss a deletion: one that falls between two of its connections leaves no trace. So every now and then
+    a list is laid over what was watched. What a list says may itself be older than what was watched meanwhile;
+    therefore it begins with ``begin_list``.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Counted up whenever something changes that the ruleset may depend on."""
+        self._rules: dict[str, Declared] = {}
+        self._since_list: set[str] = set()
+        """The uids of which news came since the last list began; of these the list knows nothing better."""
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def all(self) -> tuple[Declared, ...]:
+        """All rules, by id."""
+        return tuple(sorted(self._rules.values(), key=lambda rule: rule.id))
+
+    def get(self, uid: str) -> Declared | None:
+        """One rule."""
+        return self._rules.get(uid)
+
+    def seen(self, body: Mapping[str, Any]) -> bool:
+        """Take an object that was added, changed or patched; false when nothing that matters is new about it."""
+        uid = body["metadata"]["uid"]
+        self._since_list.add(uid)
+        known = self._rules.get(uid)
+        if known is not None and known.resource_version >= int(body["metadata"]["resourceVersion"]):
+            return False
+        rule = self._rules[uid] = read_declared(body)
+        return self._changed(known is None or _wanted(known) != _wanted(rule))
+
+    def gone(self, uid: str) -> bool:
+        """Forget an object that was deleted; false when it was not known."""
+        self._since_list.add(uid)
+        return self._changed(self._rules.pop(uid, None) is not None)
+
+    def _changed(self, changed: bool) -> bool:  # noqa: FBT001 - the condition itself
+        self.version += changed
+        return changed
+
+    def begin_list(self) -> None:
+        """Say that a list is about to be asked for."""
+        self._since_list.clear()
+
+    def end_list(self, bodies: Iterable[Mapping[str, Any]]) -> int:
+        """Take what the list said; returns how much of it no watch had told."""
+        listed = {body["metadata"]["uid"]: body for body in bodies}
+        vanished = [uid for uid in self._rules if uid not in listed and uid not in self._since_list]
+        for uid in vanished:
+            self._changed(self._rules.pop(uid, None) is not None)
+        deleted_meanwhile = self._since_list - self._rules.keys()
+        news = [self.seen(body) for uid, body in listed.items() if uid not in deleted_meanwhile]
+        return len(vanished) + sum(news)
+
+
+def _wanted(rule: Declared) -> tuple[object, ...]:
+    return rule.generation, rule.paused, rule.backtest

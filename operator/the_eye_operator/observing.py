@@ -1,0 +1,94 @@
+"""Keeping an eye on the workers: telling their kubelets to look, and asking what they run."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from the_eye.rules.ruleset import RuleSet
+from the_eye.settings import OperatorSettings
+from the_eye_operator import metrics
+from the_eye_operator.backing_off import BackOff
+from the_eye_operator.cluster import Cluster, ClusterError, WorkerPod
+from the_eye_operator.workers import Workers, WorkerView
+
+RULESET_ANNOTATION = "the-eye.io/ruleset"
+"""On a worker's pod: the ruleset it should run. A change of it makes the kubelet refresh what is mounted at once."""
+
+AT_REST = 10
+"""How many times as long as usual it may take to notice a change while no worker is behind."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Observer:
+    """Knows which ruleset the workers run."""
+
+    def __init__(
+        self, cluster: Cluster, workers: Workers, settings: OperatorSettings, on_change: Callable[[], object]
+    ) -> None:
+        """``on_change`` is called when other workers are there than before, or when they run something else."""
+        self._cluster = cluster
+        self._workers = workers
+        self._settings = settings
+        self._on_change = on_change
+        self._revision = ""
+        self._kicked = asyncio.Event()
+        self.view: WorkerView | None = None
+        """None before the first look."""
+
+    def want(self, ruleset: RuleSet) -> None:
+        """Say what the workers should run from now on."""
+        self._workers.remember(ruleset)
+        if ruleset.revision != self._revision:
+            self._revision = ruleset.revision
+            self._kicked.set()
+
+    async def look(self) -> WorkerView:
+        """Look once.
+
+        Raises ClusterError.
+        """
+        revision = self._revision
+        pods = await self._cluster.worker_pods(
+            self._settings.operator_worker_selector, self._settings.operator_worker_port, RULESET_ANNOTATION
+        )
+        await asyncio.gather(*(self._nudge(pod, revision) for pod in pods if pod.ruleset != revision))
+        view = await self._workers.look(pods)
+        metrics.WORKERS.labels("current").set(view.at(revision))
+        metrics.WORKERS.labels("behind").set(len(view.workers) - view.at(revision))
+        if view != self.view:
+            self.view = view
+            self._on_change()
+        return view
+
+    async def _nudge(self, pod: WorkerPod, revision: str) -> None:
+        try:
+            await self._cluster.annotate_pod(pod.name, {RULESET_ANNOTATION: revision})
+        except ClusterError as error:
+            if not error.missing:  # the pod has gone meanwhile
+                raise
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled; begins when it is known what the workers should run."""
+        await self._kicked.wait()
+        back_off = BackOff()
+        while True:
+            try:
+                pause = self._pause(await self.look())
+                back_off.succeeded()
+            except ClusterError as error:
+                pause = back_off.failed(error)
+                _log.warning("workers_not_observed", error=str(error), again_in_seconds=round(pause, 1))
+            await self._wait(pause)
+
+    def _pause(self, view: WorkerView) -> float:
+        behind = view.at(self._revision) < len(view.workers)
+        return self._settings.operator_worker_poll_seconds * (1 if behind else AT_REST)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._kicked.wait(), seconds)
+        except TimeoutError:
+            return
+        self._kicked.clear()

@@ -1,0 +1,184 @@
+"""The loop that brings about what is declared: it looks at all there is, and does what is left to do.
+
+A change only wakes it. Whatever it does may fail in the middle: nothing is remembered of a failure but that it is time
+to look again, so that an API server that is away, throttles or contradicts is waited for, and nothing more.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from the_eye.settings import OperatorSettings
+from the_eye_operator import metrics
+from the_eye_operator.backing_off import BackOff
+from the_eye_operator.cluster import Cluster, ClusterError
+from the_eye_operator.decision import Decision, Outcome, decide
+from the_eye_operator.declared import Declared, DeclaredRules
+from the_eye_operator.health import Health
+from the_eye_operator.observing import Observer
+from the_eye_operator.publishing import Publisher
+from the_eye_operator.status import Published, status_of
+from the_eye_operator.telling import Teller
+from the_eye_operator.workers import WorkerView
+
+WORDING_PAUSE = 1.0
+"""Seconds until the next patches of those that were put off."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Watching(Protocol):
+    """What the loop tells the watch."""
+
+    def allow(self) -> None:
+        """ValidatorRules can be listed."""
+
+    def forbid(self) -> None:
+        """They cannot."""
+
+    def restart(self) -> None:
+        """Something was missed."""
+
+
+class Reconciler:
+    """Keeps the published ruleset and the statuses true to the declared rules."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: Sequence[str],
+        settings: OperatorSettings,
+        publisher: Publisher,
+    ) -> None:
+        self._cluster = cluster
+        self._namespaces = namespaces
+        self._settings = settings
+        self._publisher = publisher
+        self.declared = DeclaredRules()
+        self._teller = Teller(cluster, self.declared)
+        self._wake = asyncio.Event()
+        self._list_at = 0.0
+        self._listed_before = False
+        self._decided: tuple[int, Decision] | None = None
+        self.health = Health(settings.operator_resync_seconds)
+
+    def on_event(self, type_: str | None, body: Mapping[str, Any]) -> None:
+        """Take what the watch tells."""
+        if self.declared.gone(body["metadata"]["uid"]) if type_ == "DELETED" else self.declared.seen(body):
+            self.wake()
+
+    def on_lost(self) -> None:
+        """Take it that changes may have gone by unseen."""
+        self._list_at = 0.0
+        self.wake()
+
+    def wake(self) -> None:
+        """Ask for a reconcile soon."""
+        self._wake.set()
+
+    async def run(self, watch: Watching, observer: Observer) -> None:
+        """Reconcile again and again, until cancelled."""
+        back_off = BackOff()
+        while True:
+            try:
+                with metrics.RECONCILE_SECONDS.time():
+                    put_off = await self.reconcile(watch, observer)
+            except ClusterError as error:
+                pause = back_off.failed(error)
+                self._note_failure(error, pause)
+                await asyncio.sleep(pause)
+                continue
+            back_off.succeeded()
+            self._note_success()
+            await self._sleep(WORDING_PAUSE if put_off else max(0.0, self._list_at - time.monotonic()))
+
+    async def reconcile(self, watch: Watching, observer: Observer) -> int:
+        """Look once and do what is left to do; returns how many patches that matter less are put off.
+
+        Raises ClusterError.
+        """
+        if time.monotonic() >= self._list_at:
+            await self._list(watch)
+        decision = await self._decide()
+        changed = await self._publisher.publish(decision.ruleset)
+        if changed:
+            _log.info("ruleset_published", revision=decision.ruleset.revision, rules=len(decision.ruleset.rules))
+        _note_ruleset(decision)
+        observer.want(decision.ruleset)
+        view = observer.view or await observer.look()
+        return await self._teller.tell(self._statuses(decision, view))
+
+    async def _list(self, watch: Watching) -> None:
+        """Read everything anew: the rules, and what is published."""
+        began = time.monotonic()
+        self.declared.begin_list()
+        try:
+            bodies = [body for namespace in self._namespaces for body in await self._cluster.rules(namespace)]
+        except ClusterError as error:
+            if error.missing:  # their definition is not installed; what is published stays
+                metrics.DEFINITION_MISSING.set(1)
+                watch.forbid()
+            raise
+        missed = self.declared.end_list(bodies)
+        metrics.DEFINITION_MISSING.set(0)
+        watch.allow()
+        if missed and self._listed_before:
+            metrics.MISSED.inc(missed)
+            watch.restart()
+        await self._publisher.load()
+        await self._publisher.tidy()
+        self._listed_before = True
+        self._list_at = began + self._settings.operator_resync_seconds
+
+    async def _decide(self) -> Decision:
+        """Decide in a thread: compiling takes a millisecond a rule. Nothing is decided twice."""
+        version = self.declared.version
+        if self._decided is None or self._decided[0] != version:
+            in_force = self._publisher.in_force
+            self._decided = (version, await asyncio.to_thread(decide, self.declared.all(), in_force))
+        return self._decided[1]
+
+    def _statuses(self, decision: Decision, view: WorkerView) -> Iterable[tuple[Declared, dict[str, Any]]]:
+        published = Published(decision.ruleset.revision, {rule.id: rule.generation for rule in decision.ruleset.rules})
+        now = datetime.now(UTC)
+        for rule in self.declared.all():
+            outcome = decision.outcomes.get(rule.uid)
+            if outcome is not None:  # else it has come meanwhile, and the next reconcile is for it
+                yield rule, status_of(rule, outcome, published, view, now)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+        await asyncio.sleep(self._settings.operator_debounce_seconds)
+        self._wake.clear()
+
+    def _note_failure(self, error: ClusterError, pause: float) -> None:
+        metrics.RECONCILES.labels("error").inc()
+        self.health.failed(str(error))
+        _log.warning("reconcile_failed", error=str(error), again_in_seconds=round(pause, 1))
+
+    def _note_success(self) -> None:
+        metrics.RECONCILES.labels("success").inc()
+        metrics.LAST_SUCCESS.set_to_current_time()
+        self.health.succeeded()
+
+
+def _note_ruleset(decision: Decision) -> None:
+    metrics.RULESET_INFO.clear()
+    metrics.RULESET_INFO.labels(decision.ruleset.revision).set(1)
+    metrics.RULESET_BYTES.set(len(decision.ruleset.document))
+    states = [_state(outcome) for outcome in decision.outcomes.values()]
+    for state in ("accepted", "kept", "refused"):
+        metrics.RULES.labels(state).set(states.count(state))
+
+
+def _state(outcome: Outcome) -> str:
+    if not outcome.errors:
+        return "accepted"
+    return "kept" if outcome.in_force else "refused"

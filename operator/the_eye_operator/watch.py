@@ -1,0 +1,135 @@
+"""Watching the ValidatorRules with kopf, in a thread and an event loop of its own.
+
+Of its own because kopf, when it stops, ends every task of its loop that is younger than itself, and because it stops
+for whatever it cannot mend: a definition that is gone, permissions that are missing. Then it is started anew.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import kopf
+import structlog
+
+from the_eye_operator import metrics
+
+GROUP, VERSION, PLURAL = "the-eye.io", "v1alpha1", "validatorrules"
+
+REQUEST_SECONDS = 30.0
+BACKOFFS = (1, 2, 4)
+"""Seconds between kopf's own attempts; what fails longer begins anew with a list."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before watching begins anew."""
+
+STOP_SECONDS = 10.0
+
+OnEvent = Callable[[str | None, Mapping[str, Any]], object]
+
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Tells of every change of a ValidatorRule, as long as there is such a kind of object."""
+
+    def __init__(self, namespaces: Sequence[str], on_event: OnEvent, on_lost: Callable[[], object]) -> None:
+        """Both callbacks are called in the watch's thread.
+
+        ``on_event`` gets the type, which is ``DELETED`` or says that the object is there, and the object. ``on_lost``
+        says that changes may have gone by unseen: a list is needed.
+        """
+        self._namespaces = namespaces
+        self._on_lost = on_lost
+        self._registry = _registry(on_event)
+        self._allowed = threading.Event()
+        self._stopping = threading.Event()
+        self._current = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin, once ``allow`` has been called."""
+        self._thread.start()
+
+    def allow(self) -> None:
+        """Say that ValidatorRules can be listed. Without them kopf would wait for good, and not notice them later."""
+        self._allowed.set()
+
+    def forbid(self) -> None:
+        """Say that ValidatorRules cannot be listed now: whatever watches is stopped, and waits for ``allow``."""
+        self._allowed.clear()
+        self._current.set()
+
+    def restart(self) -> None:
+        """Begin anew: the watch has missed something."""
+        self._current.set()
+
+    def stop(self) -> None:
+        """End the watching."""
+        self._stopping.set()
+        self._current.set()
+        self._allowed.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._allowed.wait()
+            self._current = threading.Event()
+            if self._stopping.is_set():
+                return
+            failures = 0 if self._watched_well() else failures + 1
+            metrics.WATCH_RESTARTS.inc()
+            self._on_lost()
+            self._stopping.wait(min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
+
+    def _watched_well(self) -> bool:
+        """Watch until it fails or is to stop; false when it failed."""
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry,
+                    settings=_settings(),
+                    standalone=True,
+                    namespaces=self._namespaces,
+                    stop_flag=self._current,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, watching has to go on
+            if not self._stopping.is_set():
+                _log.warning("watch_lost", error=f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+
+def _registry(on_event: OnEvent) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def changed(event: kopf.RawEvent, **_: Any) -> None:
+        on_event(event["type"], event["object"])
+
+    return registry
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # it would take permissions for the whole cluster
+    settings.posting.enabled = False
+    settings.networking.request_timeout = REQUEST_SECONDS
+    settings.networking.error_backoffs = BACKOFFS
+    settings.process.ultimate_exiting_timeout = None  # the process is not kopf's to end
+    return settings
+
+
+class NoSignalsWarning(logging.Filter):
+    """Keeps back kopf's warning that signals are not its business: they are not."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log."""
+        return not record.getMessage().startswith("OS signals are ignored")
