@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 def operator() -> None:
     """Turn the ValidatorRules of a Kubernetes cluster into the ruleset that workers mount."""
     configure_logging(LogSettings.load())
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for library in ("httpx2", "kopf"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("kopf._core.reactor.running").addFilter(NoSignalsWarning())
     asyncio.run(_run(OperatorSettings.load()))
 
