@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up venv venv-dev test bench faults lint typecheck format requirements clean
+.PHONY: help up venv venv-dev test test-cluster bench faults lint typecheck format requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ venv-dev: $(VENV)/.dev ## Install what the targets below need, too
 
 test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
 	@$(BIN)/pytest $(ARGS)
+
+test-cluster: $(VENV)/.dev ## Run the tests on a real Kubernetes API; the first run builds it, which takes Go and minutes
+	@$(BIN)/pytest tests/cluster $(ARGS)
 
 bench: $(VENV)/.dev ## Measure what it can do; QUICK=1 takes a minute, ONLY=throughput,rows some parts
 	@$(BIN)/python -m tests.load.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
