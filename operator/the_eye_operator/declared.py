@@ -32,18 +32,19 @@ class Declared(msgspec.Struct, frozen=True):
         return f"{self.namespace}/{self.name}"
 
 
-def read_declared(body: Mapping[str, Any]) -> Declared:
-    """Read an object that the API server gave."""
+def read_declared(body: Mapping[str, Any], earlier: Declared | None = None) -> Declared:
+    """Read an object that the API server gave; of ``earlier``, the same object, what cannot have changed is kept."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
+    generation = metadata.get("generation", 1)
     return Declared(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
-        generation=metadata.get("generation", 1),
+        generation=generation,
         # Comparable as numbers: the API promises it from Kubernetes 1.35 on, and etcd never gave anything else.
         resource_version=int(metadata["resourceVersion"]),
-        manifest=read_manifest({**body}),
+        manifest=earlier.manifest if earlier and earlier.generation == generation else read_manifest({**body}),
         paused=annotations.get(PAUSED, "").lower() == "true",
         backtest=annotations.get(BACKTEST, ""),
         status=body.get("status") or {},
@@ -83,7 +84,7 @@ class DeclaredRules:
         known = self._rules.get(uid)
         if known is not None and known.resource_version >= int(body["metadata"]["resourceVersion"]):
             return False
-        rule = self._rules[uid] = read_declared(body)
+        rule = self._rules[uid] = read_declared(body, known)
         return self._changed(known is None or _wanted(known) != _wanted(rule))
 
     def gone(self, uid: str) -> bool:
