@@ -86,6 +86,9 @@ def namespace(control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[str]:
     if control_plane.controllers:
         defaults = ("serviceaccount/default", "configmap/kube-root-ca.crt")
         kubectl("wait", "--for=create", "--timeout=30s", *defaults, namespace=name)
+    else:
+        # The API server lets no pod in without it.
+        kubectl("create", "serviceaccount", "default", namespace=name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 
