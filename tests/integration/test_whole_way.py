@@ -178,6 +178,13 @@ def click(**data: str) -> Json:
 
 def test_an_event_is_accepted_judged_stored_and_read_back(up: Up, rules: Path) -> None:
     """By the rules that are in force, and by others once these change."""
+    assert {**worker_tells(up, "/ruleset"), "revision": "", "loaded_at": "", "age_seconds": 0} == {
+        "revision": "",
+        "declared": None,
+        "loaded_at": "",
+        "age_seconds": 0,
+        "problems": [],
+    }
     good = up.stored(up.send(click()))
     assert (good["valid"], good["violations"]) == (True, [])
     assert good["data"] == click()["data"]
@@ -199,12 +206,21 @@ def test_an_event_is_accepted_judged_stored_and_read_back(up: Up, rules: Path) -
     changed = up.stored(up.send(click(element="banner")))
     assert changed["valid"] is True
     assert changed["ruleset"] == ruleset(up)
+    running = worker_tells(up, "/ruleset/rules")
+    assert running["revision"] == changed["ruleset"]
+    assert {"rule": "default/cta-click-element", "generation": 1, "action": "Enforce"} in running["rules"]
     assert up.stored(up.send(click(element="buy button")))["valid"] is False
 
 
 def ruleset(up: Up) -> str:
     """Ask the worker for the revision it runs."""
-    return str(httpx.get(f"{up.worker_url}/ruleset").json()["revision"])
+    return str(worker_tells(up, "/ruleset")["revision"])
+
+
+def worker_tells(up: Up, path: str) -> Json:
+    """Ask the worker for what it tells operators."""
+    answer: Json = httpx.get(f"{up.worker_url}{path}").json()
+    return answer
 
 
 def test_what_up_prints_works_when_pasted(up: Up) -> None:

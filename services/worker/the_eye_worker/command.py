@@ -44,7 +44,9 @@ def worker() -> None:
 def run(stopping: threading.Event) -> None:
     """Work until ``stopping`` is set, then finish the messages in work and give the others back."""
     settings = WorkerSettings.load()
-    rules = _rules(RuleSettings.load())
+    rules = _rules(RuleSettings.load(), stopping)
+    if stopping.is_set():  # perhaps before there were rules, without which no event is judged
+        return
     broker = EventBroker(QueueSettings.load())
     pool = open_pool(
         StoreSettings.load(),
@@ -59,7 +61,11 @@ def run(stopping: threading.Event) -> None:
     threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
     diagnostics = DiagnosticsServer(
         settings.worker_metrics_listen,
-        {"/healthz": lambda: _health(threads), "/ruleset": lambda: _ruleset(rules)},
+        {
+            "/healthz": lambda: _health(threads),
+            "/ruleset": lambda: _ruleset(rules),
+            "/ruleset/rules": lambda: _ruleset_rules(rules),
+        },
         key="THE_EYE_WORKER_METRICS_LISTEN",
     )
     sweep = threading.Thread(
@@ -81,7 +87,7 @@ def run(stopping: threading.Event) -> None:
     log.info("worker_stopped")
 
 
-def _rules(settings: RuleSettings) -> RuleDirectory:
+def _rules(settings: RuleSettings, stopping: threading.Event) -> RuleDirectory:
     rules = RuleDirectory(
         settings.rules_dir,
         poll_seconds=settings.rules_poll_seconds,
@@ -89,7 +95,7 @@ def _rules(settings: RuleSettings) -> RuleDirectory:
         on_change=_note_revision,
     )
     _note_revision(rules.current)
-    rules.load()
+    rules.load(stopping)
     metrics.RULESET_RULES.set_function(lambda: len(rules.current.rules))
     metrics.RULE_PROBLEMS.set_function(lambda: len(rules.problems))
     return rules
@@ -109,11 +115,20 @@ def _health(threads: Worker) -> Answer:
 
 
 def _ruleset(rules: RuleDirectory) -> Answer:
+    """Short, however many rules there are: the operator asks every worker for it again and again."""
+    state = rules.state
+    return HTTPStatus.OK, {
+        "revision": state.assembly.ruleset.revision,
+        "declared": state.declared,
+        "loaded_at": state.loaded_at,
+        "age_seconds": (datetime.now(UTC) - state.loaded_at).total_seconds(),
+        "problems": state.problems,
+    }
+
+
+def _ruleset_rules(rules: RuleDirectory) -> Answer:
     ruleset = rules.current
     return HTTPStatus.OK, {
         "revision": ruleset.revision,
-        "loaded_at": rules.loaded_at,
-        "age_seconds": (datetime.now(UTC) - rules.loaded_at).total_seconds(),
         "rules": [{"rule": rule.id, "generation": rule.generation, "action": rule.action} for rule in ruleset.rules],
-        "problems": rules.problems,
     }
