@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 from tests.unit.rules.making import TOLERANCE, cel, event, manifest, rule, ruleset
 
 from the_eye.rules.directory import RuleDirectory
-from the_eye.rules.manifest import Manifest
+from the_eye.rules.manifest import Manifest, read_manifest
 from the_eye.rules.ruleset import CompiledRule, RuleSet
-from the_eye.rules.shards import INDEX, Layout, Shard, manifests_of, pack
+from the_eye.rules.shards import INDEX, Layout, Shard, pack
 from the_eye.settings import SettingsError
 
 
@@ -654,21 +654,24 @@ def test_the_same_ruleset_in_other_shards_is_no_change(tmp_path: Path) -> None:
     assert directory.problems == ()
 
 
-def test_a_shard_that_stays_is_not_read_into_rules_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_that_stays_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where another one in its shard changes."""
     mount = Mount(tmp_path / "rules", OLD_FILES)
     directory = loaded(mount.path)
     kept = directory.current.rules[0]
     read: list[str] = []
 
-    def reading(shard: Shard) -> Iterator[Manifest]:
-        read.extend(shard.rules)
-        return manifests_of(shard)
+    def reading(value: dict[str, Any], *, document: int) -> Manifest:
+        read.append(value["metadata"]["name"])
+        return read_manifest(value, document=document)
 
-    monkeypatch.setattr("the_eye.rules.directory.manifests_of", reading)
-    mount.swap(files_of(two("true", "2 == 2")))
+    monkeypatch.setattr("the_eye.rules.shards.read_manifest", reading)
+    together = pack(two("true", "2 == 2"), Layout())
+    mount.swap({INDEX: together.index, together.slots[0].name: together.slots[0].content})
     directory.poll()
 
-    assert read == ["default/b"]
+    assert read == ["b"]
+    assert in_force(directory) == {"a": "true", "b": "2 == 2"}
     assert directory.current.rules[0] is kept
 
 

@@ -281,9 +281,9 @@ class RuleDirectory:
 
     def _take_shards(self, signature: Signature, shards: Iterable[Shard], declared: str | None) -> None:
         """Put in force what an index names, even when it changed meanwhile: it is whole, and the next look sees it."""
-        known = self._state.assembly.parsed
+        known = {rule.document: rule.manifest for rule in self.current.rules}
         contents = {shard.name: shard.content for shard in shards}
-        parsed = {shard.content: known.get(shard.content) or tuple(manifests_of(shard)) for shard in shards}
+        parsed = {shard.content: tuple(manifests_of(shard, known)) for shard in shards}
         previous = msgspec.structs.replace(self._state.assembly, parsed=parsed)
         self._put_in_force(signature, assemble(contents, previous), declared)
 

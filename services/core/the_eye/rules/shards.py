@@ -328,15 +328,21 @@ def read_shard(name: str, content: bytes | Problem) -> Shard | Problem:
         return _invalid(name, f"it is no list of rules: {error}")
 
 
-def manifests_of(shard: Shard) -> Iterator[Manifest]:
-    """Read a shard's rules; those that another version of this software wrote may be refused."""
+def manifests_of(shard: Shard, known: Mapping[bytes, ValidatorRule] = {}) -> Iterator[Manifest]:
+    """Read a shard's rules, apart from those that are known already, by their canonical JSON.
+
+    Those that another version of this software wrote may be refused.
+    """
     for number, document in enumerate(shard.rules.values(), 1):
-        try:
-            value = msgspec.json.decode(document)
-        except _UNREADABLE as error:
-            yield RefusedManifest(None, number, (FieldError("", "InvalidSyntax", str(error)),))
-        else:
-            yield read_manifest(value, document=number)
+        yield known.get(document) or _manifest(number, document)
+
+
+def _manifest(number: int, document: bytes) -> Manifest:
+    try:
+        value = msgspec.json.decode(document)
+    except _UNREADABLE as error:
+        return RefusedManifest(None, number, (FieldError("", "InvalidSyntax", str(error)),))
+    return read_manifest(value, document=number)
 
 
 class _ShardFile(msgspec.Struct, frozen=True):
