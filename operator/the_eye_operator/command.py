@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from http import HTTPStatus
 
@@ -11,7 +12,9 @@ import structlog
 
 from the_eye.diagnostics import Answer, DiagnosticsServer
 from the_eye.logs import configure_logging
-from the_eye.settings import LogSettings, OperatorSettings
+from the_eye.settings import LogSettings, OperatorSettings, StoreSettings
+from the_eye_operator.auditing import Audits
+from the_eye_operator.backtesting import Backtests
 from the_eye_operator.cluster import Cluster, connect
 from the_eye_operator.health import Health
 from the_eye_operator.observing import Observer
@@ -48,6 +51,7 @@ async def _run(settings: OperatorSettings) -> None:
         await _work(cluster, namespaces, settings, reconciler)
     finally:
         diagnostics.stop()
+        await cluster.close()
         log.info("operator_stopped")
 
 
@@ -64,9 +68,12 @@ async def _work(cluster: Cluster, namespaces: list[str], settings: OperatorSetti
     )
     async with httpx2.AsyncClient() as client:
         observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake)
+        audits = Audits(cluster, reconciler.declared, _store(), settings.operator_audit_seconds)
         tasks = [
             asyncio.create_task(reconciler.run(watch, observer), name="reconcile"),
             asyncio.create_task(observer.run(), name="observe"),
+            asyncio.create_task(Backtests(cluster, reconciler.declared).run(), name="backtest"),
+            asyncio.create_task(audits.run(), name="audit"),
             asyncio.create_task(stopping.wait(), name="stop"),
         ]
         watch.start()
@@ -77,6 +84,14 @@ async def _work(cluster: Cluster, namespaces: list[str], settings: OperatorSetti
         await asyncio.to_thread(watch.stop)
         for task in done:
             task.result()
+
+
+def _store() -> StoreSettings | None:
+    """Without a store there are no back-tests and no counts, and all else goes on."""
+    if os.environ.get("THE_EYE_DATABASE_URL"):
+        return StoreSettings.load()
+    log.info("operator_without_store", missing="THE_EYE_DATABASE_URL")
+    return None
 
 
 def _health(health: Health) -> Answer:

@@ -148,11 +148,12 @@ def _with_time(condition: Condition, before: Mapping[str, Any], rule: Declared, 
         "type": condition.type,
         "status": condition.status,
         "observedGeneration": rule.generation,
-        "lastTransitionTime": before.get("lastTransitionTime") if unchanged else _rfc3339(now),
+        "lastTransitionTime": before.get("lastTransitionTime") if unchanged else rfc3339(now),
         "reason": condition.reason,
         "message": condition.message,
     }
 
 
-def _rfc3339(time: datetime) -> str:
+def rfc3339(time: datetime) -> str:
+    """Write a time as Kubernetes does: UTC, in whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
