@@ -70,6 +70,10 @@ class Cluster:
         self.namespace = namespace
         """Where the ruleset and the workers are."""
 
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.close()
+
     async def rules(self, namespace: str) -> list[dict[str, Any]]:
         """List a namespace's ValidatorRules.
 
