@@ -52,7 +52,6 @@ async def _run(settings: OperatorSettings) -> None:
     finally:
         diagnostics.stop()
         await cluster.close()
-        await cluster.close()
         log.info("operator_stopped")
 
 
