@@ -74,6 +74,21 @@ def test_what_is_not_given_has_these_defaults() -> None:
     assert rule.spec.failure_policy is FailurePolicy.FAIL
 
 
+@pytest.mark.parametrize("name", ["a", "0", "cta-click.v2", "a-b.c-d.e", "a" * 253])
+def test_a_name_of_kubernetes_is_a_name(name: str) -> None:
+    rule = read_manifest(manifest(name, schema={}))
+
+    assert isinstance(rule, ValidatorRule)
+    assert rule.id == f"default/{name}"
+
+
+def test_an_application_that_is_named_twice_is_named() -> None:
+    rule = read_manifest(manifest(match={"applications": ["shop", "shop"]}, schema={}))
+
+    assert isinstance(rule, ValidatorRule)
+    assert rule.spec.match.applications == ("shop", "shop")
+
+
 def test_a_field_that_is_null_is_not_given() -> None:
     rule = read_manifest(
         manifest(
@@ -234,6 +249,21 @@ def test_a_list_as_kubectl_prints_it_counts_by_its_items() -> None:
             manifest("Upper", schema={}),
             ["metadata.name: expected lower-case letters, digits and hyphens, as in a name of Kubernetes"],
             id="name",
+        ),
+        pytest.param(
+            manifest("a..b", schema={}),
+            ["metadata.name: expected lower-case letters, digits and hyphens, as in a name of Kubernetes"],
+            id="name with nothing between its dots",
+        ),
+        pytest.param(
+            manifest("a.-b", schema={}),
+            ["metadata.name: expected lower-case letters, digits and hyphens, as in a name of Kubernetes"],
+            id="name with a hyphen after a dot",
+        ),
+        pytest.param(
+            manifest("a" * 254, schema={}),
+            ["metadata.name: expected `str` of length <= 253"],
+            id="long name",
         ),
         pytest.param(
             manifest("a\n", schema={}),

@@ -1,7 +1,8 @@
 """The ValidatorRule resource: its types, and reading it from YAML, JSON or a decoded object.
 
-The field names and bounds are those of the custom resource definition. What is refused is a value, never an
-exception, and its errors name the field as Kubernetes does: ``spec.match.category``.
+The custom resource definition is made of these types (``the_eye.rules.crd``), down to their descriptions, which
+``kubectl explain`` shows. What is refused is a value, never an exception, and its errors name the field as Kubernetes
+does: ``spec.match.category``.
 """
 
 import re
@@ -23,6 +24,9 @@ MAX_SCHEMA_BYTES = 64 * 1024
 
 MAX_MESSAGE = 500
 """Characters of a message, and of a path, in a violation."""
+
+NOTHING_DEMANDED = "at least one of schema and validations is required"
+UNCLOSED_SET = "a [ without its ] matches nothing: write [[] for the character itself"
 
 
 def cut(text: str) -> str:
@@ -46,44 +50,88 @@ ApplicationPattern = Annotated[str, Meta(min_length=1, max_length=63)]
 
 
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
-    """Which events a rule is for: all three fields must match. ``match: {}`` is for every event."""
+    """Which events the rule is for: all fields must match. An empty ``match`` is for every event."""
 
-    category: Pattern = "*"
-    name: Pattern = "*"
-    applications: Annotated[tuple[ApplicationPattern, ...], Meta(max_length=64)] = ()
-    """Names or globs, of which one must match; empty for all applications."""
+    category: Annotated[
+        Pattern,
+        Meta(
+            description="The event's category: exact text or a glob, in which * is any text, ? any character, [abc] "
+            "and [a-z] one of these, [!abc] none of these. Case counts. A special character stands for itself in "
+            "brackets: [*], [[]."
+        ),
+    ] = "*"
+    name: Annotated[Pattern, Meta(description="The event's name: exact text or a glob, as in category.")] = "*"
+    applications: Annotated[
+        tuple[ApplicationPattern, ...],
+        Meta(
+            max_length=64,
+            description="Names of the applications that send the events, or globs as in category, of which one must "
+            "match. Empty for all applications.",
+        ),
+    ] = ()
 
 
 class Validation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A CEL expression that is true of every valid event."""
+    """One expression, and what its violation says."""
 
-    expression: Annotated[str, Meta(min_length=1, max_length=4096)]
-    message: Annotated[str, Meta(max_length=MAX_MESSAGE)] = ""
-    """What a violation says; empty for a text that shows the expression."""
+    expression: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=4096,
+            description="CEL that gives a bool, nested at most 32 levels deep. It knows event.data, event.category, "
+            "event.name, event.application, event.event_id, event.session_id, event.timestamp and event.received_at, "
+            "and CEL's extensions strings and optional.",
+        ),
+    ]
+    message: Annotated[
+        str, Meta(max_length=MAX_MESSAGE, description="What a violation says. When absent, it shows the expression.")
+    ] = ""
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """What a rule demands. At least one of ``schema`` and ``validations`` is given."""
+    """Which events the rule is for and what it demands of them, by at least one of ``schema`` and ``validations``."""
 
     match: Match
-    action: Action = Action.ENFORCE
-    failure_policy: FailurePolicy = FailurePolicy.FAIL
-    schema: dict[str, Any] | UnsetType = UNSET
-    """JSON Schema 2020-12 for the event's ``data``."""
-    validations: Annotated[tuple[Validation, ...], Meta(max_length=32)] = ()
+    action: Annotated[
+        Action,
+        Meta(
+            description="What a violation does to its event: with Enforce the event is invalid; with Audit the "
+            "violation is recorded and the event stays valid."
+        ),
+    ] = Action.ENFORCE
+    failure_policy: Annotated[
+        FailurePolicy,
+        Meta(
+            description="What it means when the schema or an expression cannot be evaluated for an event: with Fail it "
+            "is a violation, with Ignore it is none, but is counted."
+        ),
+    ] = FailurePolicy.FAIL
+    schema: Annotated[
+        dict[str, Any] | UnsetType,
+        Meta(
+            description=f"JSON Schema 2020-12 for the event's data: at most {MAX_SCHEMA_BYTES // 1024} KiB, and "
+            f"{MAX_DEPTH} levels with those of the manifest. Formats are checked; $ref reaches into the same schema."
+        ),
+    ] = UNSET
+    validations: Annotated[
+        tuple[Validation, ...], Meta(max_length=32, description="Expressions that are true of every valid event.")
+    ] = ()
 
 
 class Metadata(msgspec.Struct, frozen=True):
     """Of Kubernetes' object metadata what the rules need; the rest is not looked at."""
 
-    name: Annotated[str, Meta(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z")]
+    name: Annotated[
+        str, Meta(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+    ]
     namespace: Annotated[str, Meta(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")] = "default"
     generation: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
     """Counted up by Kubernetes with every change of the spec; a file may leave it at 1."""
 
 
 class ValidatorRule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One rule, as ``kubectl apply`` takes it."""
+    """A rule for events: which it is for, and what their ``data`` must be."""
 
     api_version: Literal["the-eye.io/v1alpha1"]
     kind: Literal["ValidatorRule"]
@@ -195,7 +243,7 @@ def _errors(value: dict[str, Any]) -> Iterator[FieldError]:
         return
     spec = msgspec.convert(value["spec"], Spec)
     if spec.schema is UNSET and not spec.validations:
-        yield _error("spec", "at least one of schema and validations is required")
+        yield _error("spec", NOTHING_DEMANDED)
     if spec.schema is not UNSET and len(msgspec.json.encode(spec.schema)) > MAX_SCHEMA_BYTES:
         yield _error("spec.schema", f"a schema has at most {MAX_SCHEMA_BYTES} bytes of JSON")
     yield from _match_errors(spec.match)
@@ -208,11 +256,12 @@ def _match_errors(match: Match) -> Iterator[FieldError]:
         **{f"spec.match.applications[{index}]": pattern for index, pattern in enumerate(match.applications)},
     }
     for path, pattern in patterns.items():
-        if _has_unclosed_set(pattern):
-            yield _error(path, "a [ without its ] matches nothing: write [[] for the character itself")
+        if has_unclosed_set(pattern):
+            yield _error(path, UNCLOSED_SET)
 
 
-def _has_unclosed_set(pattern: str) -> bool:
+def has_unclosed_set(pattern: str) -> bool:
+    """Tell whether a ``[`` has no ``]``, which ``fnmatch`` would take for the character itself."""
     end = 0
     while (start := pattern.find("[", end)) >= 0:
         # As in fnmatch, a ] that comes first, after an optional !, is a member of the set.
