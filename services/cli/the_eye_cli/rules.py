@@ -1,4 +1,4 @@
-"""``the-eye rules``: ValidatorRules checked and tried out on events, without a server. Made for CI."""
+"""``the-eye rules``: ValidatorRules checked and tried out, on events from a file or on those that are stored."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
@@ -16,12 +16,17 @@ from uuid_utils.compat import uuid7
 
 from the_eye.event import Event, Fault, SentEvent, parse_event
 from the_eye.rules.assembly import Assembly, Problem, assemble, nothing_assembled
+from the_eye.rules.backtest import MAX_ROWS, MAX_SECONDS, STATEMENT_SECONDS, BacktestResult, Limits, backtest
 from the_eye.rules.directory import SUFFIXES, manifest_names, read_file
-from the_eye.rules.manifest import FieldError
+from the_eye.rules.manifest import FieldError, ValidatorRule
 from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import RuleSettings
+from the_eye.store.connect import Connection
+from the_eye.store.past_events import Window
 from the_eye.verdict import Action, Violation
-from the_eye_cli.output import OUTPUT
+from the_eye_cli.connect import store
+from the_eye_cli.output import OUTPUT, Progress, show_json
+from the_eye_cli.windows import Duration, Time, recent_window, shown
 
 INVALID = 1
 BROKEN = 2
@@ -29,6 +34,12 @@ BROKEN = 2
 PATHS = click.argument(
     "paths", metavar="DIR|FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True)
 )
+
+
+class NotTestedError(click.ClickException):
+    """Raised when the store cannot be read: 1 would say that a rule was violated."""
+
+    exit_code = BROKEN
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -76,7 +87,7 @@ class Tested(msgspec.Struct, frozen=True):
 
 @click.group()
 def rules() -> None:
-    """Check ValidatorRules, and try them out on events. No server is needed."""
+    """Check ValidatorRules, and try them out on events."""
 
 
 @rules.command()
@@ -84,7 +95,7 @@ def rules() -> None:
 @OUTPUT
 @click.pass_context
 def lint(ctx: click.Context, paths: tuple[str, ...], output: str) -> None:
-    """Say what is wrong with the manifests in DIR or FILE; - reads standard input.
+    """Say what is wrong with the manifests in DIR or FILE; - reads standard input. No server is needed.
 
     The exit status is 1 when anything is.
     """
@@ -92,7 +103,7 @@ def lint(ctx: click.Context, paths: tuple[str, ...], output: str) -> None:
     assembly = _assembled(contents)
     if output == "json":
         problems = [_found(problem) for problem in assembly.problems]
-        _print_json(Linted(len(contents), len(assembly.ruleset.rules), assembly.ruleset.revision, problems))
+        show_json(Linted(len(contents), len(assembly.ruleset.rules), assembly.ruleset.revision, problems))
     else:
         for problem in assembly.problems:
             click.echo(printable(str(problem)))
@@ -114,7 +125,7 @@ def lint(ctx: click.Context, paths: tuple[str, ...], output: str) -> None:
 @OUTPUT
 @click.pass_context
 def try_out(ctx: click.Context, paths: tuple[str, ...], events_file: str, application: str, output: str) -> None:
-    """Say what the rules in DIR or FILE would make of events.
+    """Say what the rules in DIR or FILE would make of events. No server is needed.
 
     The exit status is 0 when all events are valid, 1 when one is invalid or refused, 2 when the rules are broken.
     """
@@ -122,10 +133,7 @@ def try_out(ctx: click.Context, paths: tuple[str, ...], events_file: str, applic
         message = "standard input cannot be both the rules and the events"
         raise click.UsageError(message)
     assembly = _assembled(_contents(paths))
-    if assembly.problems:
-        for problem in assembly.problems:
-            click.echo(printable(str(problem)), err=True)
-        ctx.exit(BROKEN)
+    _refuse_problems(ctx, assembly)
     outcomes = [_outcome(index, body, assembly.ruleset, application) for index, body in enumerate(_bodies(events_file))]
     if not outcomes:
         message = "there are no events to test with"
@@ -133,12 +141,93 @@ def try_out(ctx: click.Context, paths: tuple[str, ...], events_file: str, applic
     counts = Counter(outcome.verdict for outcome in outcomes)
     if output == "json":
         revision = assembly.ruleset.revision
-        _print_json(Tested(revision, counts["valid"], counts["invalid"], counts["refused"], outcomes))
+        show_json(Tested(revision, counts["valid"], counts["invalid"], counts["refused"], outcomes))
     else:
         _print_table(outcomes)
         summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("valid", "invalid", "refused"))
         click.echo(f"{_amount(len(outcomes), 'event')}: {summary}")
     ctx.exit(INVALID if counts["invalid"] or counts["refused"] else 0)
+
+
+@rules.command("backtest")
+@click.argument("path", metavar="DIR|FILE", type=click.Path(exists=True, allow_dash=True))
+@click.option("--rule", "only", metavar="NAMESPACE/NAME", help="Only this one of several rules.")
+@click.option("--last", type=Duration(), help="Events of so long before --to. [default: 24h]")
+@click.option("--from", "since", type=Time(), help="Events that occurred at this time or later, in place of --last.")
+@click.option("--to", "until", type=Time(), help="Events that occurred before this time. [default: now]")
+@click.option(
+    "--limit-rows", default=MAX_ROWS, show_default=True, type=click.IntRange(1), help="Events read for each rule."
+)
+@click.option(
+    "--limit-seconds",
+    default=MAX_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0, 24 * 60 * 60, min_open=True),
+    help="Time taken for each rule.",
+)
+@OUTPUT
+@click.pass_context
+def try_on_stored(  # noqa: PLR0913 - each is an option
+    ctx: click.Context,
+    *,
+    path: str,
+    only: str | None,
+    last: timedelta | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit_rows: int,
+    limit_seconds: float,
+    output: str,
+) -> None:
+    """Say how many of the stored events each rule in DIR or FILE, by itself, would find in violation.
+
+    Nothing is changed. The newest events come first, until a limit is reached. The exit status is 0 when no event
+    violates a rule, 1 when one does, 2 when the rules are broken or the store cannot be read.
+    """
+    window, limits = recent_window(last, since, until), Limits(limit_rows, limit_seconds)
+    assembly = _assembled(_contents((path,)))
+    _refuse_problems(ctx, assembly)
+    manifests = _chosen([rule.manifest for rule in assembly.ruleset.rules], only)
+    try:
+        with store("rules backtest", STATEMENT_SECONDS) as connection:
+            found = {rule.id: _backtested(connection, rule, window, limits) for rule in manifests}
+    except click.ClickException as error:
+        raise NotTestedError(error.message) from error
+    if output == "json":
+        show_json([{"rule": rule, **msgspec.to_builtins(result)} for rule, result in found.items()])
+    else:
+        click.echo(f"events from {shown(window.since)} to {shown(window.until)}, by their timestamp")
+        for rule, result in found.items():
+            _print_backtest(rule, result)
+    ctx.exit(INVALID if any(result.violations for result in found.values()) else 0)
+
+
+def _chosen(manifests: list[ValidatorRule], only: str | None) -> list[ValidatorRule]:
+    if not manifests:
+        message = "there are no rules to test"
+        raise click.UsageError(message)
+    chosen = [rule for rule in manifests if only in (None, rule.id)]
+    if not chosen:
+        message = f"there is no rule {only}; there are {', '.join(rule.id for rule in manifests)}"
+        raise click.BadParameter(message, param_hint="'--rule'")
+    return chosen
+
+
+def _backtested(connection: Connection, rule: ValidatorRule, window: Window, limits: Limits) -> BacktestResult:
+    progress = Progress()
+    results = backtest(connection, rule, window, limits)
+    result = next(results)  # there is one at least
+    for result in results:
+        progress.say(f"{rule.id}: {result.violations} of {_amount(result.examined, 'event')} so far")
+    return result
+
+
+def _refuse_problems(ctx: click.Context, assembly: Assembly) -> None:
+    """Try nothing out with rules that are broken."""
+    for problem in assembly.problems:
+        click.echo(printable(str(problem)), err=True)
+    if assembly.problems:
+        ctx.exit(BROKEN)
 
 
 def _contents(paths: tuple[str, ...]) -> dict[str, bytes | Problem]:
@@ -225,10 +314,6 @@ def _accepted(sent: SentEvent, application: str) -> Event:
     )
 
 
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
 WIDEST_CELL = 24
 DETAIL_INDENT = "       "
 
@@ -243,6 +328,19 @@ def _print_table(outcomes: list[Outcome]) -> None:
         click.echo("  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip())
         for line in lines:
             click.echo(textwrap.fill(line, width, initial_indent=DETAIL_INDENT, subsequent_indent=DETAIL_INDENT + "  "))
+
+
+def _print_backtest(rule: str, result: BacktestResult) -> None:
+    violate = "violates" if result.violations == 1 else "violate"
+    of = f"{result.violations} of {_amount(result.examined, 'event')}"
+    click.echo(f"{rule}: {of} {violate} it ({100 * result.share:.3g} %)")
+    for event_id in result.event_ids:
+        click.echo(f"{DETAIL_INDENT}{event_id}")
+    if result.violations > len(result.event_ids):
+        click.echo(f"{DETAIL_INDENT}and {result.violations - len(result.event_ids)} more")
+    if result.truncated:
+        reached = f": nothing before {shown(result.reached)} was looked at" if result.reached else ""
+        click.echo(f"{DETAIL_INDENT}not all of it: {result.message}{reached}")
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
