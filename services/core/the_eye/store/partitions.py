@@ -169,19 +169,34 @@ def create(connection: AnyConnection, day: date) -> int | None:
 
 
 def drop(connection: AnyConnection, day: date) -> bool:
-    """Drop a day's partition with its events; false when it is gone already."""
+    """Drop a day's partition with its events and the verdicts they had before; false when it is gone already."""
     if day not in list_partitions(connection):
         return False
+    # First, while nobody waits for the locks of the rest.
+    connection.execute(
+        """DELETE FROM revised_verdicts WHERE "timestamp" >= %s AND "timestamp" < %s""",
+        (f"{day}T00:00:00Z", f"{day + timedelta(days=1)}T00:00:00Z"),
+    )
     connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(partition_name(day))))
     return True
 
 
 def _delete_strays(connection: AnyConnection, before: datetime) -> Iterator[int]:
-    """Delete from the default partition what was stored before a time, a range of pages at a time."""
+    """Delete from the default partition what was stored before a time, a range of pages at a time.
+
+    The verdicts that an event had before go with it.
+    """
     size = "SELECT pg_relation_size('events_default') / current_setting('block_size')::integer"
     blocks = connection.execute(size).fetchall()[0][0]
     for first in range(0, blocks, DELETE_BLOCKS):
-        yield connection.execute(
-            "DELETE FROM events_default WHERE ctid >= %s::tid AND ctid < %s::tid AND stored_at < %s",
+        deleted = connection.execute(
+            """WITH gone AS (DELETE FROM events_default WHERE ctid >= %s::tid AND ctid < %s::tid AND stored_at < %s
+                             RETURNING "timestamp", event_id, application_id),
+                    theirs AS (DELETE FROM revised_verdicts USING gone
+                                WHERE revised_verdicts."timestamp" = gone."timestamp"
+                                  AND revised_verdicts.event_id = gone.event_id
+                                  AND revised_verdicts.application_id = gone.application_id)
+               SELECT count(*) FROM gone""",
             (f"({first},0)", f"({first + DELETE_BLOCKS},0)", before),
-        ).rowcount
+        )
+        yield deleted.fetchall()[0][0]
