@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 from tests.cluster.control_plane.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, Binaries
 from tests.cluster.control_plane.certificates import Certificates
 
@@ -14,6 +15,19 @@ from the_eye_cli import leash
 
 START_SECONDS = 60.0
 END_SECONDS = 30.0
+
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""What the API server writes down of each request: who asked for what, for the service accounts of tests. The
+controllers have such accounts too and ask for more than all tests together."""
 
 CONTROLLERS = (
     "namespace-controller",
@@ -94,6 +108,17 @@ def etcd_socket(folder: Path) -> Path:
     return folder / "etcd.sock"
 
 
+def audit_log(folder: Path) -> Path:
+    """Name the file in which the API server writes each request down before it is answered, one a line, in JSON."""
+    return folder / "audit.log"
+
+
+def _audit_policy(folder: Path) -> Path:
+    written = folder / "audit-policy.json"
+    written.write_bytes(msgspec.json.encode(AUDIT_POLICY))
+    return written
+
+
 def etcd(binaries: Binaries, folder: Path) -> Component:
     """Store all in ``folder``; it survives a kill of the process, but no power cut."""
     clients, peers = f"unix://{etcd_socket(folder)}", f"unix://{folder / 'peer.sock'}"
@@ -134,6 +159,9 @@ def api_server(binaries: Binaries, folder: Path, certificates: Certificates, por
         "enable-priority-and-fairness": "false",
         "max-requests-inflight": "100",
         "max-mutating-requests-inflight": "50",
+        "audit-policy-file": str(_audit_policy(folder)),
+        "audit-log-path": str(audit_log(folder)),
+        "audit-log-maxsize": "10000",
         "profiling": "false",
     }
     return Component(binaries.path(API_SERVER), flags, folder)
