@@ -295,6 +295,16 @@ def test_an_edit_that_makes_room_comes_before_one_that_takes_it() -> None:
     assert {grown, shrunk} <= set(outcome.rules)
 
 
+def test_an_edit_of_what_is_in_force_has_precedence_over_what_is_new() -> None:
+    in_force = full()
+    grown = compiled("m-rest", len(in_force[-1].document) + 600, generation=2)
+
+    outcome = fit([compiled("a", 600), grown], in_force)
+
+    assert grown in outcome.rules
+    assert [refused.id for refused in outcome.refused] == ["default/a"]
+
+
 def test_last_good_versions_beyond_the_bounds_are_told() -> None:
     """As after an upgrade that lowers them; a candidate that fits takes the place."""
     outcome = fit([compiled("b", generation=2)], [compiled("a", MAX_RULE_BYTES + 1), compiled("b", MAX_RULE_BYTES + 1)])
