@@ -1,4 +1,4 @@
-"""``the-eye rules lint`` and ``the-eye rules test``, as a person and as CI run them."""
+"""``the-eye rules``, as a person and as CI run it; what a back-test finds in a store is shown elsewhere."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -268,3 +268,36 @@ def test_a_sample_directory_is_linted_from_the_repository() -> None:
     result = run("lint", Path(__file__).parents[3] / "k8s" / "rules")
 
     assert result.output == "3 sound rules in 3 files, 0 problems\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--last", "1w"), "Invalid value for '--last': '1w' is no duration"),
+        (("--last", "0h"), "Invalid value for '--last': '0h' is no duration"),
+        (("--from", "yesterday"), "Invalid value for '--from': 'yesterday' is no time"),
+        (("--to", "0001-01-01T12:00:00Z"), "Invalid value for '--last': it begins before the year 1"),
+        (("--last", "1h", "--from", "2026-03-01"), "give either --last or --from"),
+        (("--from", "2999-03-01"), "Invalid value for '--from': 2999-03-01T00:00:00Z is not before"),
+        (("--rule", "shop/other"), "Invalid value for '--rule': there is no rule shop/other; there are shop/element"),
+        (("--limit-rows", "0"), "Invalid value for '--limit-rows'"),
+        (("--limit-seconds", "0"), "Invalid value for '--limit-seconds'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_backtest_is_named(directory: Path, arguments: tuple[str, ...], message: str) -> None:
+    """Before any server is asked."""
+    result = run("backtest", directory, *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_broken_rules_and_no_rules_are_not_backtested(directory: Path) -> None:
+    none = run("backtest", "-", stdin="")
+    (directory / "b.yaml").write_text("a: [")
+    broken = run("backtest", directory)
+
+    assert (none.exit_code, broken.exit_code) == (2, 2)
+    assert "there are no rules to test" in none.stderr
+    assert f"{directory}/b.yaml: document 1: line 2" in broken.stderr
