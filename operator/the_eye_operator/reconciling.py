@@ -28,6 +28,9 @@ from the_eye_operator.workers import WorkerView
 WORDING_PAUSE = 1.0
 """Seconds until the next patches of those that were put off."""
 
+CONFIRM_SECONDS = 1.0
+"""How long a deletion waits for the list that confirms it."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -101,9 +104,14 @@ class Reconciler:
 
         Raises ClusterError.
         """
-        if time.monotonic() >= self._list_at:
+        due = time.monotonic() >= self._list_at
+        if due:
             await self._list(watch)
         decision = await self._decide()
+        if not due and self._loses(decision):
+            await asyncio.sleep(CONFIRM_SECONDS)
+            await self._list(watch)
+            decision = await self._decide()
         changed = await self._publisher.publish(decision.ruleset)
         if changed:
             _log.info("ruleset_published", revision=decision.ruleset.revision, rules=len(decision.ruleset.rules))
@@ -111,6 +119,14 @@ class Reconciler:
         observer.want(decision.ruleset)
         view = observer.view or await observer.look()
         return await self._teller.tell(self._statuses(decision, view))
+
+    def _loses(self, decision: Decision) -> bool:
+        """Whether rules would leave the ruleset, which a list has to confirm.
+
+        Deleting their definition deletes all rules first; that is no wish to judge events by none. Once it is gone a
+        list says so, and what is published stays.
+        """
+        return not {rule.id for rule in self._publisher.in_force.rules} <= {rule.id for rule in decision.ruleset.rules}
 
     async def _list(self, watch: Watching) -> None:
         """Read everything anew: the rules, and what is published."""
