@@ -87,20 +87,24 @@ class Watch:
     def _watched_well(self) -> bool:
         """Watch until it fails or is to stop; false when it failed."""
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry,
-                    settings=_settings(),
-                    standalone=True,
-                    namespaces=self._namespaces,
-                    stop_flag=self._current,
-                )
-            )
+            asyncio.run(self._watch(self._current))
         except Exception as error:  # noqa: BLE001 - whatever it is, watching has to go on
             if not self._stopping.is_set():
                 _log.warning("watch_lost", error=f"{type(error).__name__}: {error}")
             return False
         return True
+
+    async def _watch(self, ended: threading.Event) -> None:
+        try:
+            await kopf.operator(
+                registry=self._registry,
+                settings=_settings(),
+                standalone=True,
+                namespaces=self._namespaces,
+                stop_flag=ended,
+            )
+        finally:
+            ended.set()  # a thread of kopf's waits for it, also when kopf failed, and the event loop for that thread
 
 
 def _registry(on_event: OnEvent) -> kopf.OperatorRegistry:
