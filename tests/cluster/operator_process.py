@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Operator:
         """Wait until it has done all there is to do once."""
         self.wait(lambda: self.successes() > 0)
 
-    def wait(self, condition: Any, seconds: float = START_SECONDS) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
         """Wait for something to come about; what the operator has said is shown when it does not."""
         try:
             until(condition, seconds)
@@ -118,12 +118,11 @@ class Operator:
 
 @contextmanager
 def operating(
-    control_plane: ControlPlane, release: Release, folder: Path, *, installed: bool = False, **changes: str
+    control_plane: ControlPlane, release: Release, folder: Path, changes: Mapping[str, str] = DEFAULTS
 ) -> Iterator[Operator]:
-    """Install a release and run its operator for a block; ``installed`` when the release is there already."""
+    """Install a release and run its operator for a block, with changes to its environment."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not installed:
-        release.apply(control_plane.kubectl)
+    release.apply(control_plane.kubectl)
     kubeconfig = control_plane.kubeconfig_of(release.namespace, release.account)
     audit = Audit(audit_log(control_plane.folder), release.user)
     operator = Operator(folder, release, kubeconfig, audit, changes)
