@@ -356,6 +356,37 @@ def test_old_verdicts_go_with_their_events(connection: Connection) -> None:
     assert {one[0] for one in kept(connection)} == set(stay) == set(rows(connection))
 
 
+def test_no_event_is_moved_or_deleted_while_a_batch_is_in_work(
+    connection: Connection, store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maintenance waits; both would lock the same rows, each in an order of its own."""
+    monkeypatch.setattr(partitions, "ATTEMPTS", 1)
+    monkeypatch.setattr(partitions, "LOCK_SECONDS", 0.05)
+    now = NOON + timedelta(days=25)
+    settings = RetentionSettings(retention_days=10, partitions_ahead_days=1)
+    stray = event(timestamp=datetime(1999, 1, 1, tzinfo=UTC), stored_at=NOON)
+    insert(connection, stray)
+    list(partitions.maintain(connection, settings, NOON + timedelta(days=5)))
+    todo = task(connection, ruleset(RIGHT), window=Window(stray["timestamp"], now))
+    refused: list[str] = []
+
+    def judge(past: PastEvent) -> Verdict | None:
+        with connect(store_settings, "maintain") as own:
+            for at in (NOON + timedelta(days=6), now):
+                with pytest.raises(partitions.MaintenanceError) as error:
+                    list(partitions.maintain(own, settings, at))
+                refused.append(str(error.value).partition(":")[0])
+            with pytest.raises(partitions.MaintenanceError) as error:
+                list(partitions._delete_strays(own, now))  # noqa: SLF001 - what maintenance comes to last
+            refused.append(str(error.value).partition(":")[0])
+        return todo.judge(past)
+
+    finish(connection, msgspec.structs.replace(todo, judge=judge))
+
+    assert refused[-1] == "cannot delete from events_default"
+    assert refused[0].startswith("cannot create events_p")
+
+
 @pytest.mark.parametrize("days", [0, 1, 40])
 def test_an_event_that_is_chosen_for_two_reasons_is_read_once(connection: Connection, days: int) -> None:
     """However many partitions there are."""

@@ -27,7 +27,7 @@ DELETE_BLOCKS = 1_000
 """Pages of the default partition that one transaction looks through."""
 
 ADVISORY_LOCK = 0x7468652D657965
-"""Held by every step, so that two maintenances at once do each thing once."""
+"""Held by every step, so that two maintenances at once do each thing once; and by whoever changes verdicts, shared."""
 
 AnyConnection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -182,21 +182,23 @@ def drop(connection: AnyConnection, day: date) -> bool:
 
 
 def _delete_strays(connection: AnyConnection, before: datetime) -> Iterator[int]:
-    """Delete from the default partition what was stored before a time, a range of pages at a time.
-
-    The verdicts that an event had before go with it.
-    """
+    """Delete from the default partition what was stored before a time, a range of pages at a time."""
     size = "SELECT pg_relation_size('events_default') / current_setting('block_size')::integer"
     blocks = connection.execute(size).fetchall()[0][0]
     for first in range(0, blocks, DELETE_BLOCKS):
-        deleted = connection.execute(
-            """WITH gone AS (DELETE FROM events_default WHERE ctid >= %s::tid AND ctid < %s::tid AND stored_at < %s
-                             RETURNING "timestamp", event_id, application_id),
-                    theirs AS (DELETE FROM revised_verdicts USING gone
-                                WHERE revised_verdicts."timestamp" = gone."timestamp"
-                                  AND revised_verdicts.event_id = gone.event_id
-                                  AND revised_verdicts.application_id = gone.application_id)
-               SELECT count(*) FROM gone""",
-            (f"({first},0)", f"({first + DELETE_BLOCKS},0)", before),
-        )
-        yield deleted.fetchall()[0][0]
+        yield _attempt(connection, "delete from events_default", partial(_delete_range, connection, first, before))
+
+
+def _delete_range(connection: AnyConnection, first: int, before: datetime) -> int:
+    """Delete events with the verdicts they had before; count the events."""
+    deleted = connection.execute(
+        """WITH gone AS (DELETE FROM events_default WHERE ctid >= %s::tid AND ctid < %s::tid AND stored_at < %s
+                         RETURNING "timestamp", event_id, application_id),
+                theirs AS (DELETE FROM revised_verdicts USING gone
+                            WHERE revised_verdicts."timestamp" = gone."timestamp"
+                              AND revised_verdicts.event_id = gone.event_id
+                              AND revised_verdicts.application_id = gone.application_id)
+           SELECT count(*) FROM gone""",
+        (f"({first},0)", f"({first + DELETE_BLOCKS},0)", before),
+    )
+    return deleted.fetchall()[0][0]  # type: ignore[no-any-return]
