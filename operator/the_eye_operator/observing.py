@@ -88,7 +88,9 @@ class Observer:
 
     async def _wait(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._kicked.wait(), seconds)
+            # Not wait_for: up to Python 3.11 it loses a cancellation that comes together with what is waited for.
+            async with asyncio.timeout(seconds):
+                await self._kicked.wait()
         except TimeoutError:
             return
         self._kicked.clear()

@@ -168,7 +168,9 @@ class Reconciler:
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            # Not wait_for: up to Python 3.11 it loses a cancellation that comes together with what is waited for.
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         except TimeoutError:
             return
         await asyncio.sleep(self._settings.operator_debounce_seconds)
