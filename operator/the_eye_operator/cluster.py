@@ -53,13 +53,15 @@ _EVERYONES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, *(s for s i
 
 
 class WorkerPod(msgspec.Struct, frozen=True):
-    """A worker's pod that is ready to work."""
+    """A worker's pod."""
 
     name: str
     address: str
-    """``host:port`` of its diagnostics."""
+    """``host:port`` of its diagnostics; means nothing before it is ready."""
     ruleset: str
     """What the annotation on it says that the operator wants it to run."""
+    is_ready: bool
+    """Whether it is at work. One that waits for its first ruleset is not."""
 
 
 class Cluster:
@@ -120,7 +122,7 @@ class Cluster:
             await self._client.create(ConfigMap(metadata=metadata, data=given))
 
     async def worker_pods(self, selector: str, port: str, annotation: str) -> list[WorkerPod]:
-        """List the workers' pods that are ready and not about to end."""
+        """List the workers' pods that are not about to end."""
         labels: dict[str, Any] = dict(pair.split("=", 1) for pair in selector.split(","))
         async with _translated("list pods"):
             pods = [pod async for pod in self._client.list(Pod, namespace=self.namespace, labels=labels)]
@@ -183,17 +185,18 @@ def _retry_after(response: httpx2.Response) -> float:
 
 
 def _worker_pod(pod: Pod, port: str, annotation: str) -> WorkerPod | None:
-    """Give None for a pod that is not ready or about to end."""
+    """Give None for a pod that is about to end."""
     metadata, status = pod.metadata, pod.status
-    if metadata is None or metadata.deletionTimestamp or status is None or not status.podIP:
+    if metadata is None or metadata.deletionTimestamp or status is None:
         return None
-    if not any(condition.type == "Ready" and condition.status == "True" for condition in status.conditions or ()):
-        return None
-    host = f"[{status.podIP}]" if ":" in status.podIP else status.podIP
+    address = status.podIP or ""
+    host = f"[{address}]" if ":" in address else address
+    ready = any(condition.type == "Ready" and condition.status == "True" for condition in status.conditions or ())
     return WorkerPod(
         name=metadata.name or "",
         address=f"{host}:{_port(pod, port)}",
         ruleset=(metadata.annotations or {}).get(annotation, ""),
+        is_ready=ready and bool(address),
     )
 
 

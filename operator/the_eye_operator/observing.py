@@ -53,8 +53,9 @@ class Observer:
         pods = await self._cluster.worker_pods(
             self._settings.operator_worker_selector, self._settings.operator_worker_port, RULESET_ANNOTATION
         )
+        # Those that are not ready, too: it may be for want of a ruleset that they are not.
         await asyncio.gather(*(self._nudge(pod, revision) for pod in pods if pod.ruleset != revision))
-        view = await self._workers.look(pods)
+        view = await self._workers.look([pod for pod in pods if pod.is_ready])
         metrics.WORKERS.labels("current").set(view.at(revision))
         metrics.WORKERS.labels("behind").set(len(view.workers) - view.at(revision))
         if view != self.view:
