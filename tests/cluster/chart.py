@@ -18,6 +18,8 @@ CRDS = CHART / "crds"
 CRD = "crd/validatorrules.the-eye.io"
 RELEASE = "the-eye"
 
+PERMITTING = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+
 Permission = tuple[str, str, str]
 """API group, resource with its subresource, and verb."""
 
@@ -64,11 +66,13 @@ class Release(msgspec.Struct, frozen=True):
         """Make one whose Roles lack a permission."""
         group, resource, verb = permission
         objects = msgspec.json.decode(msgspec.json.encode(self.objects), type=tuple[dict[str, Any], ...])
-        lacking = msgspec.structs.replace(self, objects=objects)
-        for rule in lacking.role_rules():
-            if rule["apiGroups"] == [group] and rule["resources"] == [resource] and verb in rule["verbs"]:
-                rule["verbs"].remove(verb)
-        return lacking
+        for role in objects:
+            for rule in role.get("rules", []):
+                if rule["apiGroups"] == [group] and rule["resources"] == [resource]:
+                    rule["verbs"] = [each for each in rule["verbs"] if each != verb]
+            if "rules" in role:
+                role["rules"] = [rule for rule in role["rules"] if rule["verbs"]]
+        return msgspec.structs.replace(self, objects=objects)
 
     def apply(self, kubectl: Kubectl) -> None:
         """Install it, or change it to what this is."""
@@ -76,14 +80,23 @@ class Release(msgspec.Struct, frozen=True):
 
 
 def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
-    """Render the operator's part of the chart."""
+    """Render the operator's account and permissions."""
+    objects = [found for found in render_all(namespace, rule_namespaces) if found["kind"] in PERMITTING]
+    return Release(namespace, tuple(rule_namespaces) or (namespace,), tuple(_of_the_operator(objects)))
+
+
+def render_all(namespace: str, rule_namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Render the whole chart."""
     values = {"operator": {"ruleNamespaces": list(rule_namespaces)}}
     with helm.Chart.load(str(CHART)) as chart:
         rendered = chart.render(values, name=RELEASE, namespace=namespace)
-    texts = [text for path, text in rendered.items() if "/operator/" in path]
-    objects = [found for text in texts for found in yaml.safe_load_all(text) if found]
-    wanted = [found for found in objects if found["kind"] in {"ServiceAccount", "Role", "RoleBinding"}]
-    return Release(namespace, tuple(rule_namespaces) or (namespace,), tuple(wanted))
+    return [found for text in rendered.values() for found in yaml.safe_load_all(text) if found]
+
+
+def _of_the_operator(objects: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for found in objects:
+        if found["metadata"]["labels"].get("app.kubernetes.io/component") == "operator":
+            yield found
 
 
 @contextmanager

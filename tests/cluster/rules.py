@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 from lightkube import Client, KubeConfig
 from lightkube.generic_resource import create_namespaced_resource
-from lightkube.resources.core_v1 import ConfigMap, Event
+from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from tests.cluster.control_plane.cluster import ControlPlane
 
 from the_eye.rules.shards import INDEX, MAX_SHARDS, RuleSetIndex, Shard, read_index, read_layout
@@ -66,6 +66,11 @@ class Cluster:
             found[ruleset],
             {slot: {name: text.encode() for name, text in data.items()} for slot, data in slots.items() if data},
         )
+
+    def pod_annotations(self, namespace: str, name: str) -> dict[str, str]:
+        """Read a pod's annotations."""
+        metadata = self.client.get(Pod, name, namespace=namespace).metadata
+        return {} if metadata is None else metadata.annotations or {}
 
     def events(self, namespace: str, name: str) -> list[Event]:
         """Read the Kubernetes Events about a rule, in the order in which they came."""

@@ -1,0 +1,146 @@
+"""The chart gives the operator the permissions that it needs, and not one more.
+
+The API server has written down what the operator asked for. What a Role allows that nothing asks for is found by that,
+and so is what is asked for that no Role allows. It is a Role for each namespace that is tested, and no ClusterRole.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.cluster import chart, kubelet, workers
+from tests.cluster.chart import Permission, Release, rule
+from tests.cluster.control_plane.cluster import ControlPlane
+from tests.cluster.control_plane.components import audit_log
+from tests.cluster.kubelet import Kubelet
+from tests.cluster.operator_process import Operator, operating
+from tests.cluster.rules import Cluster, seen_in
+from tests.cluster.workers import StandIn
+
+BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
+
+SECONDS = 60.0
+
+
+@pytest.fixture
+def audited(control_plane: ControlPlane) -> ControlPlane:
+    """A control plane that writes down what it is asked for, with the definition of ValidatorRules."""
+    if not audit_log(control_plane.folder).exists():
+        pytest.skip("the API server of THE_EYE_TEST_KUBECONFIG's cluster shows no audit log")
+    chart.install_definition(control_plane.kubectl)
+    return control_plane
+
+
+@pytest.fixture
+def cluster(audited: ControlPlane) -> Iterator[Cluster]:
+    """What an administrator sees."""
+    with seen_in(audited) as cluster:
+        yield cluster
+
+
+def apply(control_plane: ControlPlane, namespace: str, *documents: object) -> None:
+    """Apply rules."""
+    text = "\n---\n".join(msgspec.json.encode(document).decode() for document in documents)
+    control_plane.kubectl("apply", "-f", "-", namespace=namespace, input=text)
+
+
+def test_everything_it_does_takes_exactly_the_permissions_of_its_roles(
+    audited: ControlPlane, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Over a life in which all happens that can happen to rules and workers, and which begins twice."""
+    with chart.namespaces(audited, 2) as (home, other), ExitStack() as life:
+        release = chart.render(home, [home, other])
+        node = life.enter_context(kubelet.at_work(audited, home, release.ruleset, tmp_path / "pods"))
+        operator = life.enter_context(operating(audited, release, tmp_path / "operator"))
+        run = life.enter_context(workers.standing_in(node, 2))
+
+        live_a_life(audited, cluster, operator, run)
+        operator.stop()
+        operator.start()
+        apply(audited, home, rule("late"))
+        operator.wait(lambda: cluster.settled(home, "late", 1))
+
+        assert operator.audit.denied() == []
+        assert operator.audit.permissions() == release.permissions()
+        assert "ClusterRole" not in {found["kind"] for found in chart.render_all(home)}
+
+
+def live_a_life(control_plane: ControlPlane, cluster: Cluster, operator: Operator, run: list[StandIn]) -> None:
+    """Let rules be made, edited, broken, repaired and deleted in all namespaces, with workers that run them."""
+    home, other = operator.release.rule_namespaces
+    for namespace in (home, other):
+        apply(control_plane, namespace, rule("edited"), rule("broken"), rule("deleted"))
+        apply(control_plane, namespace, rule("edited", elements=["b"]), rule("broken", validations=BAD_EXPRESSION))
+        operator.wait(partial(cluster.settled, namespace, "broken", 2))
+        apply(control_plane, namespace, rule("broken", elements=["c"]))
+        control_plane.kubectl("delete", "vrule", "deleted", namespace=namespace)
+        operator.wait(partial(cluster.settled, namespace, "broken", 3))
+    revision = published(cluster, operator.release)
+    operator.wait(lambda: all(worker.revision == revision for worker in run))
+    operator.wait(lambda: cluster.conditions(other, "edited")["Ready"]["status"] == "True")
+
+
+def published(cluster: Cluster, release: Release) -> str:
+    """Give the revision of the published ruleset."""
+    found = cluster.published(release.namespace, release.ruleset)
+    assert found is not None
+    return found.index.revision
+
+
+def test_one_permission_too_few_is_noticed_and_mended_without_a_restart(
+    audited: ControlPlane, cluster: Cluster, tmp_path: Path
+) -> None:
+    """An operator for each permission, which lacks that one: the API server refuses it, and what it is for is missing.
+
+    Given the permission, each comes to do all of its work.
+    """
+    permissions = sorted(chart.render("any").permissions())
+    with chart.namespaces(audited, len(permissions)) as homes, ExitStack() as life:
+        lives = [
+            lacking(audited, life, permission, home, tmp_path)
+            for permission, home in zip(permissions, homes, strict=True)
+        ]
+
+        for permission, operator, _ in lives:
+            operator.wait(operator.audit.denied, SECONDS)
+            assert {found.permission for found in operator.audit.denied()} == {permission}
+            assert not all_is_well(cluster, operator), permission
+
+        for _, operator, _ in lives:
+            chart.render(operator.release.namespace).apply(audited.kubectl)
+        for _, operator, _ in lives:
+            operator.wait(partial(all_is_well, cluster, operator), SECONDS)
+
+
+def lacking(
+    control_plane: ControlPlane, life: ExitStack, permission: Permission, home: str, folder: Path
+) -> tuple[Permission, Operator, Kubelet]:
+    """Start an operator without a permission, with a rule to publish and a worker to tell."""
+    release = chart.render(home)
+    node = life.enter_context(kubelet.at_work(control_plane, home, release.ruleset, folder / home / "pods"))
+    (address,) = workers.addresses(1)
+    node.run_pod("worker", address)
+    node.mark_ready("worker")
+    apply(control_plane, home, rule("one"))
+    operator = life.enter_context(operating(control_plane, release.without(permission), folder / home / "operator"))
+    return permission, operator, node
+
+
+def all_is_well(cluster: Cluster, operator: Operator) -> bool:
+    """Whether a rule is published, its author and the worker's kubelet are told, and rules are watched."""
+    home = operator.release.namespace
+    found = cluster.published(home, operator.release.ruleset)
+    return (
+        found is not None
+        and found.generations == {f"{home}/one": 1}
+        and cluster.conditions(home, "one").get("Programmed", {}).get("reason") == "WorkersBehind"
+        and [event.reason for event in cluster.events(home, "one")] == ["Accepted"]
+        and cluster.pod_annotations(home, "worker").get("the-eye.io/ruleset") == found.index.revision
+        and any(
+            request.permission[2] == "watch" and request.response_status.code == 200
+            for request in operator.audit.requests()
+        )
+    )
