@@ -124,7 +124,7 @@ class Backtests:
 
     async def _patch(self, rule: Declared, status: Mapping[str, Any]) -> None:
         try:
-            self._declared.seen(await self._cluster.patch_status(rule.namespace, rule.name, status))
+            self._declared.patched(await self._cluster.patch_status(rule.namespace, rule.name, status))
         except ClusterError as error:
             if not error.missing:
                 raise

@@ -78,7 +78,7 @@ class DeclaredRules:
         return self._rules.get(uid)
 
     def seen(self, body: Mapping[str, Any]) -> bool:
-        """Take an object that was added, changed or patched; false when nothing that matters is new about it."""
+        """Take an object that was added or changed; false when nothing that matters is new about it."""
         uid = body["metadata"]["uid"]
         self._since_list.add(uid)
         known = self._rules.get(uid)
@@ -86,6 +86,10 @@ class DeclaredRules:
             return False
         rule = self._rules[uid] = read_declared(body, known)
         return self._changed(known is None or _wanted(known) != _wanted(rule))
+
+    def patched(self, body: Mapping[str, Any]) -> bool:
+        """Take the answer to a patch: as ``seen``, but one that is not known any more was deleted meanwhile."""
+        return body["metadata"]["uid"] in self._rules and self.seen(body)
 
     def gone(self, uid: str) -> bool:
         """Forget an object that was deleted; false when it was not known."""

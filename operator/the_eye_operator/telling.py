@@ -60,9 +60,8 @@ class Teller:
         """Patch one; an error that concerns this one alone is returned, so that the others have their turn."""
         rule = change.rule
         try:
-            if event := announcement(rule, change.fields):
-                await self._cluster.create_event(event)
-            self._declared.seen(await self._cluster.patch_status(rule.namespace, rule.name, change.fields))
+            await self._announce(change)
+            self._declared.patched(await self._cluster.patch_status(rule.namespace, rule.name, change.fields))
         except ClusterError as error:
             if not error.concerns_one_object:
                 raise
@@ -71,3 +70,15 @@ class Teller:
             _log.warning("status_not_patched", rule=rule.id, error=str(error))
             return error
         return None
+
+    async def _announce(self, change: Change) -> None:
+        """Create the Event first: once the status says it, it is no news. One that is refused holds nothing back."""
+        event = announcement(change.rule, change.fields)
+        if event is None:
+            return
+        try:
+            await self._cluster.create_event(event)
+        except ClusterError as error:
+            if not error.concerns_one_object:
+                raise
+            _log.warning("event_not_created", rule=change.rule.id, error=str(error))
