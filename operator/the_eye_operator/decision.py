@@ -27,6 +27,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     """The ruleset that should be in force, and why it is that one."""
 
     ruleset: RuleSet
+    declared: Mapping[str, Declared]
+    """What was looked at, by uid."""
     outcomes: Mapping[str, Outcome]
     """By uid."""
 
@@ -50,6 +52,7 @@ def decide(declared: Iterable[Declared], in_force: RuleSet) -> Decision:
     chosen = {rule.id: rule for rule in choice.rules}
     return Decision(
         ruleset=_ruleset(choice.rules, compilation.ruleset, in_force),
+        declared={rule.uid: rule for rule in rules},
         outcomes={rule.uid: Outcome(_errors(rule, refused), chosen.get(rule.id)) for rule in rules},
     )
 

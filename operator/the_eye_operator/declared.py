@@ -31,6 +31,11 @@ class Declared(msgspec.Struct, frozen=True):
         """``namespace/name``."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """What its author asks for: once that changes, what was decided about it is out of date."""
+        return self.generation, self.paused, self.backtest
+
 
 def read_declared(body: Mapping[str, Any], earlier: Declared | None = None) -> Declared:
     """Read an object that the API server gave; of ``earlier``, the same object, what cannot have changed is kept."""
@@ -85,7 +90,7 @@ class DeclaredRules:
         if known is not None and known.resource_version >= int(body["metadata"]["resourceVersion"]):
             return False
         rule = self._rules[uid] = read_declared(body, known)
-        return self._changed(known is None or _wanted(known) != _wanted(rule))
+        return self._changed(known is None or known.wanted != rule.wanted)
 
     def patched(self, body: Mapping[str, Any]) -> bool:
         """Take the answer to a patch: as ``seen``, but one that is not known any more was deleted meanwhile."""
@@ -113,7 +118,3 @@ class DeclaredRules:
         deleted_meanwhile = self._since_list - self._rules.keys()
         news = [self.seen(body) for uid, body in listed.items() if uid not in deleted_meanwhile]
         return len(vanished) + sum(news)
-
-
-def _wanted(rule: Declared) -> tuple[object, ...]:
-    return rule.generation, rule.paused, rule.backtest

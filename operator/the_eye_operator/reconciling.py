@@ -65,6 +65,8 @@ class Reconciler:
         self._teller = Teller(cluster, self.declared)
         self._wake = asyncio.Event()
         self._list_at = 0.0
+        self._losses = 0
+        """How often changes may have gone by unseen."""
         self._listed_before = False
         self._decided: tuple[int, Decision] | None = None
         self.health = Health(settings.operator_resync_seconds)
@@ -76,6 +78,7 @@ class Reconciler:
 
     def on_lost(self) -> None:
         """Take it that changes may have gone by unseen."""
+        self._losses += 1
         self._list_at = 0.0
         self.wake()
 
@@ -130,7 +133,7 @@ class Reconciler:
 
     async def _list(self, watch: Watching) -> None:
         """Read everything anew: the rules, and what is published."""
-        began = time.monotonic()
+        began, losses = time.monotonic(), self._losses
         self.declared.begin_list()
         try:
             bodies = [body for namespace in self._namespaces for body in await self._cluster.rules(namespace)]
@@ -148,7 +151,8 @@ class Reconciler:
         await self._publisher.load()
         await self._publisher.tidy()
         self._listed_before = True
-        self._list_at = began + self._settings.operator_resync_seconds
+        if self._losses == losses:  # else this list may have been too early for what was lost
+            self._list_at = began + self._settings.operator_resync_seconds
 
     async def _decide(self) -> Decision:
         """Decide in a thread: compiling takes a millisecond a rule. Nothing is decided twice."""
@@ -161,9 +165,10 @@ class Reconciler:
     def _statuses(self, decision: Decision, view: WorkerView) -> Iterable[tuple[Declared, dict[str, Any]]]:
         published = Published(decision.ruleset.revision, {rule.id: rule.generation for rule in decision.ruleset.rules})
         now = datetime.now(UTC)
-        for rule in self.declared.all():
-            outcome = decision.outcomes.get(rule.uid)
-            if outcome is not None:  # else it has come meanwhile, and the next reconcile is for it
+        for uid, outcome in decision.outcomes.items():
+            rule = self.declared.get(uid)
+            # What was edited meanwhile is for the next reconcile: of its new version nothing is known yet.
+            if rule is not None and rule.wanted == decision.declared[uid].wanted:
                 yield rule, status_of(rule, outcome, published, view, now)
 
     async def _sleep(self, seconds: float) -> None:
