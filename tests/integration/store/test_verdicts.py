@@ -228,14 +228,21 @@ def test_another_ruleset_begins_anew(connection: Connection) -> None:
     assert (other.id, other.position) == (2, None)
 
 
-def test_two_at_once_share_the_batches(connection: Connection, store_settings: StoreSettings) -> None:
+def test_several_at_once_share_the_batches(connection: Connection, store_settings: StoreSettings) -> None:
+    """None is judged twice."""
     ids = stored(connection, *[BAD] * 40)
     todo = task(connection, ruleset(RIGHT), batch=1)
+    run = begin(connection, todo, "tester").id
+    judged: list[PastEvent] = []
     done: list[Revalidation] = []
+
+    def judge(past: PastEvent) -> Verdict | None:
+        judged.append(past)
+        return todo.judge(past)
 
     def work() -> None:
         with connect(store_settings, "revalidate") as own:
-            done.append(finish(own, todo))
+            done.extend(apply(own, msgspec.structs.replace(todo, judge=judge), run))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -243,9 +250,9 @@ def test_two_at_once_share_the_batches(connection: Connection, store_settings: S
     for thread in threads:
         thread.join()
 
-    first = next(one for one in done if one.id == 1)
-    assert first.counts == Counts(examined=40, became_invalid=40)
+    assert [one.counts for one in done if one.finished_at] == [Counts(examined=40, became_invalid=40)] * 3
     assert [one[0] for one in kept(connection)] == ids
+    assert len(judged) == 40
 
 
 def test_an_event_that_changes_meanwhile_is_judged_again(connection: Connection, store_settings: StoreSettings) -> None:

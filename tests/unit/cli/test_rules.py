@@ -1,6 +1,7 @@
 """``the-eye rules``, as a person and as CI run it; what a back-test finds in a store is shown elsewhere."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from the_eye_cli.rules import rules
+from the_eye_cli.windows import Time
 
 RULE = """
 apiVersion: the-eye.io/v1alpha1
@@ -301,3 +303,14 @@ def test_broken_rules_and_no_rules_are_not_backtested(directory: Path) -> None:
     assert (none.exit_code, broken.exit_code) == (2, 2)
     assert "there are no rules to test" in none.stderr
     assert f"{directory}/b.yaml: document 1: line 2" in broken.stderr
+
+
+def test_a_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the machine is."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    read = [Time().convert(text, None, None) for text in ("2026-03-10 12:00", "2026-03-10T13:00:00+01:00")]
+    monkeypatch.undo()
+    time.tzset()
+
+    assert read == [datetime(2026, 3, 10, 12, tzinfo=UTC)] * 2
