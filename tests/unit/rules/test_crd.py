@@ -73,7 +73,7 @@ def test_it_describes_these_fields() -> None:
         "spec.match": ["applications", "category", "name"],
         "spec.validations[]": ["expression", "message"],
         "status": ["audit", "backtest", "conditions", "inForceGeneration", "observedGeneration", "ruleset"],
-        "status.audit": ["events", "since", "updatedAt", "violations"],
+        "status.audit": ["events", "generation", "since", "updatedAt", "violations"],
         "status.backtest": sorted(
             (
                 *("requested", "generation", "state", "from", "to", "examined", "violations", "share"),
@@ -364,7 +364,7 @@ STATUS = Status(
         Condition("Accepted", "False", NOON, "InvalidSchema", "spec.schema.type: …", 4),
         Condition("Paused", "True", NOON, "Paused", ""),
     ),
-    audit=Audit(NOON, NOON, 2**63 - 1, 0),
+    audit=Audit(4, NOON, NOON, 2**63 - 1, 0),
     backtest=Backtest(
         requested="24h",
         generation=4,

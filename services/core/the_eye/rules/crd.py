@@ -53,12 +53,13 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Audit(msgspec.Struct, frozen=True, rename="camel"):
-    """What a rule with the action Audit has found so far."""
+    """What a rule with the action Audit has found lately, as running counts."""
 
-    since: Annotated[Time, Meta(description="When counting began.")]
+    generation: Annotated[Generation, Meta(description="The generation that is audited.")]
+    since: Annotated[Time, Meta(description="The events counted occurred at this time or later.")]
     updated_at: Annotated[Time, Meta(description="When the counts were last brought up to date.")]
-    events: Annotated[Count, Meta(description="How many events the rule was evaluated for.")]
-    violations: Annotated[Count, Meta(description="How many violations it found in them.")]
+    events: Annotated[Count, Meta(description="How many events the rule was for.")]
+    violations: Annotated[Count, Meta(description="How many of these violate it.")]
 
 
 class Backtest(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,14 +72,11 @@ class Backtest(msgspec.Struct, frozen=True, rename="camel"):
         msgspec.field(name="from", default=UNSET)
     )
     to: Annotated[Time, Meta(description="Where the window ends; not included.")] | UnsetType = UNSET
-    examined: Annotated[Count, Meta(description="How many events were examined.")] | UnsetType = UNSET
+    examined: Annotated[Count, Meta(description="How many of the window's events the rule is for.")] | UnsetType = UNSET
     violations: Annotated[Count, Meta(description="How many of these violate the rule.")] | UnsetType = UNSET
-    share: (
-        Annotated[
-            float, Meta(ge=0, le=1, description="Of the examined events those that violate the rule, from 0 to 1.")
-        ]
-        | UnsetType
-    ) = UNSET
+    share: Annotated[float, Meta(ge=0, le=1, description="Violations by events examined, from 0 to 1.")] | UnsetType = (
+        UNSET
+    )
     event_ids: (
         Annotated[
             tuple[UUID, ...], Meta(max_length=10, description="Some of the events that violate the rule, by event_id.")
