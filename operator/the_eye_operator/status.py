@@ -1,6 +1,7 @@
 """A rule's status, from what became of it and what the workers run."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -76,9 +77,8 @@ def _accepted(rule: Declared, outcome: Outcome) -> Condition:
         return Condition("Accepted", "False", outcome.errors[0].reason, _refusal(outcome))
     if not rule.paused:
         return Condition("Accepted", "True", "Accepted", "the rule compiles")
-    before = condition_of(rule.status, "Accepted")
-    if before:
-        return msgspec.convert({"type": "Accepted", **before}, Condition)
+    with suppress(msgspec.ValidationError):  # where nothing was said before, or nothing that makes sense
+        return msgspec.convert({"type": "Accepted", **condition_of(rule.status, "Accepted")}, Condition)
     return Condition("Accepted", "Unknown", "Paused", "the rule was paused before it was looked at")
 
 
