@@ -69,4 +69,6 @@ def clean(url: str) -> None:
             connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
         # Triggers would keep the applications.
         connection.execute("SET session_replication_role = replica")
-        connection.execute("TRUNCATE events, dead_events, tokens, applications RESTART IDENTITY")
+        connection.execute(
+            "TRUNCATE events, dead_events, tokens, applications, revised_verdicts, revalidations RESTART IDENTITY"
+        )
