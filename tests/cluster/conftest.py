@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from secrets import token_hex
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import msgspec
 import pytest
 from tests.cluster.control_plane import binaries, cluster, local
 from tests.cluster.control_plane.binaries import Binaries, MissingPartError
@@ -18,6 +19,21 @@ from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
 
 TEST_SECONDS = 120.0
+
+FIGURES = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the marker of the test that takes longest, which ``-m "not large"`` leaves out."""
+    config.addinivalue_line("markers", "large: thousands of rules, which takes a minute or two")
+    config.stash[FIGURES] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    if measured := terminalreporter.config.stash[FIGURES]:
+        terminalreporter.section("figures of the operator")
+        terminalreporter.write_line(msgspec.json.format(msgspec.json.encode(measured)).decode())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -76,6 +92,12 @@ def kubectl(control_plane: ControlPlane) -> Kubectl:
 def kubeconfig_of(control_plane: ControlPlane) -> Callable[[str, str], Path]:
     """Writes a kubeconfig for a namespace's service account, with a token that the API server has given for it."""
     return control_plane.kubeconfig_of
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> dict[str, Any]:
+    """What was measured, by the name of the measurement; shown at the end of the run."""
+    return pytestconfig.stash[FIGURES]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.cluster.audit import Audit
 from tests.cluster.chart import Release
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.components import audit_log
-from tests.machine import THE_EYE, free_addresses, until
+from tests.machine import THE_EYE, free_addresses
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -71,13 +72,21 @@ class Operator:
         """Wait until it has done all there is to do once."""
         self.wait(lambda: self.successes() > 0)
 
-    def wait(self, condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
-        """Wait for something to come about; what the operator has said is shown when it does not."""
-        try:
-            until(condition, seconds)
-        except AssertionError as error:
-            message = f"{error}; the operator:\n{self._log.read_text()[-4_000:]}"
-            raise AssertionError(message) from error
+    def wait(self, condition: Callable[[], object], seconds: float = START_SECONDS, every: float = 0.05) -> None:
+        """Wait for something to come about; what the operator has said is shown when it does not.
+
+        ``every`` is how often to look, in seconds: what is measured should have the processors for itself.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds:g} s in vain:\n{self._log.read_text()[-4_000:]}"
+            time.sleep(every)
+
+    def memory(self) -> dict[str, float]:
+        """Give its resident memory in MiB: now, and the most that it ever was; on Linux alone."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.endswith(" kB")}
+        return {"now": round(found["VmRSS"]), "most": round(found["VmHWM"])}
 
     def kill(self) -> None:
         """End it with no chance to say a word."""
