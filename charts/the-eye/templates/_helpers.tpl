@@ -22,3 +22,235 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "the-eye.ruleset.name" -}}
 {{- default (printf "%s-ruleset" (include "the-eye.fullname" .)) .Values.ruleset.name -}}
 {{- end -}}
+
+{{/* What a list (root, component) stands for below: the component's part of the release. */}}
+{{- define "the-eye.name" -}}
+{{- $root := first . -}}
+{{- printf "%s-%s" (include "the-eye.fullname" $root) (last .) -}}
+{{- end -}}
+
+{{/* What tells a component's pods from all others, for selectors. */}}
+{{- define "the-eye.selector" -}}
+{{- $root := first . -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ last . }}
+{{- end -}}
+
+{{/* Metadata of a component's object: (root, component, name). */}}
+{{- define "the-eye.metadata" -}}
+{{- $root := first . -}}
+name: {{ last . }}
+namespace: {{ $root.Release.Namespace }}
+labels:
+  {{- include "the-eye.labels" $root | nindent 2 }}
+  app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/*
+Metadata of a component's pods: (root, component, its values). The chart's version is not among it: it alone is no reason
+to replace a pod.
+*/}}
+{{- define "the-eye.podMetadata" -}}
+{{- $values := last . -}}
+labels:
+  {{- include "the-eye.selector" (list (first .) (index . 1)) | nindent 2 }}
+  {{- with $values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* An image's reference: (root, image). The tag of The Eye's own images is the release's. */}}
+{{- define "the-eye.image" -}}
+{{- $root := first . -}}
+{{- $image := last . -}}
+{{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest -}}
+@{{ $image.digest }}
+{{- else -}}
+:{{ $image.tag | default $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, component, its values) */}}
+{{- define "the-eye.serviceAccountName" -}}
+{{- default (include "the-eye.name" (list (first .) (index . 1))) (last .).serviceAccount.name -}}
+{{- end -}}
+
+{{/* A number or text as an environment variable holds it: Helm reads 4294967296 as 4.294967296e+09. */}}
+{{- define "the-eye.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- printf "%.0f" . -}}
+{{- else -}}
+{{- toString . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings as environment variables: each a dict, later ones win. */}}
+{{- define "the-eye.settings" -}}
+{{- $merged := dict -}}
+{{- range . }}{{ $merged = mergeOverwrite $merged (deepCopy .) }}{{ end -}}
+{{- range $key, $value := $merged }}
+- name: {{ $key }}
+  value: {{ include "the-eye.text" $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* A variable whose value a Secret holds: (name, Secret, key). */}}
+{{- define "the-eye.secretVariable" -}}
+- name: {{ first . }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ index . 1 }}
+      key: {{ last . }}
+{{- end -}}
+
+{{- define "the-eye.databaseUrl" -}}
+{{- if .Values.database.existingSecret -}}
+{{- include "the-eye.secretVariable" (list "THE_EYE_DATABASE_URL" .Values.database.existingSecret .Values.database.existingSecretKey) -}}
+{{- else -}}
+{{- include "the-eye.secretVariable" (list "THE_EYE_DATABASE_URL" (include "the-eye.tryOut.secret" .) "database-url") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "the-eye.redisUrl" -}}
+{{- if .Values.redis.existingSecret -}}
+{{- include "the-eye.secretVariable" (list "THE_EYE_REDIS_URL" .Values.redis.existingSecret .Values.redis.existingSecretKey) -}}
+{{- else -}}
+{{- include "the-eye.secretVariable" (list "THE_EYE_REDIS_URL" (include "the-eye.tryOut.secret" .) "redis-url") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "the-eye.tryOut.secret" -}}
+{{- include "the-eye.name" (list . "try-out") -}}
+{{- end -}}
+
+{{/* Whether a store to try out is started: "true" or nothing. */}}
+{{- define "the-eye.tryOut.postgres" -}}
+{{- if and .Values.tryOut.enabled (not .Values.database.existingSecret) }}true{{ end -}}
+{{- end -}}
+{{- define "the-eye.tryOut.valkey" -}}
+{{- if and .Values.tryOut.enabled (not .Values.redis.existingSecret) }}true{{ end -}}
+{{- end -}}
+
+{{/* What a pod of The Eye's own has, whatever it does: (root, component, its values, name of its account). */}}
+{{- define "the-eye.podSpec" -}}
+{{- $root := first . -}}
+{{- $values := index . 2 -}}
+serviceAccountName: {{ last . }}
+automountServiceAccountToken: {{ eq (index . 1) "operator" }}
+# Services' names as THE_EYE_* variables would be taken for settings.
+enableServiceLinks: false
+{{- with $root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+  {{- $id := get $root.Values.podSecurity $key }}
+  {{- if not (or (kindIs "invalid" $id) (kindIs "string" $id)) }}
+  {{ $key }}: {{ int64 $id }}
+  {{- end }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- include "the-eye.scheduling" $values }}
+{{- end -}}
+
+{{- define "the-eye.scheduling" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* (root, component) */}}
+{{- define "the-eye.topologySpread" -}}
+{{- $arguments := . -}}
+{{- with (first .).Values.topologySpread -}}
+topologySpreadConstraints:
+  {{- range . }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "the-eye.selector" $arguments | nindent 8 }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "the-eye.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* The one directory that a process can write to, and what the user adds. */}}
+{{- define "the-eye.volumeMounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "the-eye.volumes" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: 64Mi
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* A service account whose token is mounted nowhere but where a pod asks for it: (root, component, its values). */}}
+{{- define "the-eye.serviceAccount" -}}
+{{- $values := last . -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "the-eye.metadata" (list (first .) (index . 1) (include "the-eye.serviceAccountName" .)) | nindent 2 }}
+  {{- with $values.serviceAccount.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end -}}
+
+{{/* (root, component, its values) */}}
+{{- define "the-eye.podDisruptionBudget" -}}
+{{- $values := last . -}}
+{{- if $values.podDisruptionBudget.enabled -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "the-eye.metadata" (list (first .) (index . 1) (include "the-eye.name" (list (first .) (index . 1)))) | nindent 2 }}
+spec:
+  maxUnavailable: {{ $values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready serves nobody, and must not keep a node from being emptied.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "the-eye.selector" (list (first .) (index . 1)) | nindent 6 }}
+{{- end -}}
+{{- end -}}
