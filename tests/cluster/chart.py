@@ -81,22 +81,17 @@ class Release(msgspec.Struct, frozen=True):
 
 def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
     """Render the operator's account and permissions."""
-    objects = [found for found in render_all(namespace, rule_namespaces) if found["kind"] in PERMITTING]
-    return Release(namespace, tuple(rule_namespaces) or (namespace,), tuple(_of_the_operator(objects)))
-
-
-def render_all(namespace: str, rule_namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Render the whole chart."""
     values = {"operator": {"ruleNamespaces": list(rule_namespaces)}}
     with helm.Chart.load(str(CHART)) as chart:
         rendered = chart.render(values, name=RELEASE, namespace=namespace)
-    return [found for text in rendered.values() for found in yaml.safe_load_all(text) if found]
+    texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
+    objects = tuple(found for text in texts for found in yaml.safe_load_all(text) if found and _permits(found))
+    return Release(namespace, tuple(rule_namespaces) or (namespace,), objects)
 
 
-def _of_the_operator(objects: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for found in objects:
-        if found["metadata"]["labels"].get("app.kubernetes.io/component") == "operator":
-            yield found
+def _permits(found: dict[str, Any]) -> bool:
+    component = found["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+    return component == "operator" and found["kind"] in PERMITTING
 
 
 @contextmanager
