@@ -48,6 +48,11 @@ class Request(msgspec.Struct, frozen=True, rename="camel"):
         return self.verb not in {"get", "list", "watch"}
 
     @property
+    def namespace(self) -> str:
+        """Where what it was about is."""
+        return self.object_ref.namespace if self.object_ref else ""
+
+    @property
     def permission(self) -> tuple[str, str, str]:
         """Name what a Role has to allow: API group, resource with its subresource, and verb."""
         about = self.object_ref or Object()
@@ -87,9 +92,9 @@ class Audit:
         """Give the requests that would change something."""
         return [request for request in self.requests() if request.writes]
 
-    def permissions(self) -> set[tuple[str, str, str]]:
-        """Give what a Role has to allow for these requests."""
-        return {request.permission for request in self.requests()}
+    def permissions(self) -> set[tuple[str, str, str, str]]:
+        """Give what Roles have to allow for these requests: the namespace, and what it is there."""
+        return {(request.namespace, *request.permission) for request in self.requests()}
 
     def denied(self) -> list[Request]:
         """Give the requests that no Role allows."""

@@ -1,6 +1,9 @@
-"""The chart's operator in a cluster: its account and its permissions, exactly as Helm would install them."""
+"""What the chart says of the operator and the workers: accounts and permissions, settings, labels and mounts.
 
-from collections.abc import Iterable, Iterator, Sequence
+Deployments are read and not applied: nothing here runs containers.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -30,6 +33,13 @@ class Release(msgspec.Struct, frozen=True):
     namespace: str
     rule_namespaces: tuple[str, ...]
     objects: tuple[dict[str, Any], ...]
+    """The operator's account and its permissions."""
+    settings: Mapping[str, str]
+    """The operator's, without those that are secret."""
+    worker_labels: Mapping[str, str]
+    """Labels of the workers' pods."""
+    mounted: tuple[str, ...]
+    """The ConfigMaps in which the workers' pods have their ruleset."""
 
     @property
     def account(self) -> str:
@@ -45,25 +55,21 @@ class Release(msgspec.Struct, frozen=True):
     @property
     def ruleset(self) -> str:
         """Name of the index's ConfigMap."""
-        names = [name for rule in self.role_rules() for name in rule.get("resourceNames", [])]
-        return str(min(names, key=len))
+        return self.settings["THE_EYE_OPERATOR_RULESET_NAME"]
 
-    def role_rules(self) -> list[dict[str, Any]]:
-        """Give the rules of all Roles; a deletion from one is a permission less."""
-        return [rule for found in self.objects if found["kind"] == "Role" for rule in found["rules"]]
-
-    def permissions(self) -> set[Permission]:
-        """Give what the Roles allow."""
+    def permissions(self) -> set[tuple[str, str, str, str]]:
+        """Give what the Roles allow: the namespace, and what it is there."""
         return {
-            (group, resource, verb)
-            for rule in self.role_rules()
+            (role["metadata"]["namespace"], group, resource, verb)
+            for role in self.objects
+            for rule in role.get("rules", [])
             for group in rule["apiGroups"]
             for resource in rule["resources"]
             for verb in rule["verbs"]
         }
 
     def without(self, permission: Permission) -> "Release":
-        """Make one whose Roles lack a permission."""
+        """Make one none of whose Roles has a permission."""
         group, resource, verb = permission
         objects = msgspec.json.decode(msgspec.json.encode(self.objects), type=tuple[dict[str, Any], ...])
         for role in objects:
@@ -80,18 +86,38 @@ class Release(msgspec.Struct, frozen=True):
 
 
 def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
-    """Render the operator's account and permissions."""
+    """Render the chart."""
     values = {"operator": {"ruleNamespaces": list(rule_namespaces)}}
     with helm.Chart.load(str(CHART)) as chart:
         rendered = chart.render(values, name=RELEASE, namespace=namespace)
     texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
-    objects = tuple(found for text in texts for found in yaml.safe_load_all(text) if found and _permits(found))
-    return Release(namespace, tuple(rule_namespaces) or (namespace,), objects)
+    objects = [found for text in texts for found in yaml.safe_load_all(text) if found]
+    operator, worker = (_pod(objects, component) for component in ("operator", "worker"))
+    (rules,) = [volume["projected"]["sources"] for volume in worker["spec"]["volumes"] if volume["name"] == "rules"]
+    return Release(
+        namespace,
+        tuple(rule_namespaces) or (namespace,),
+        tuple(found for found in objects if found["kind"] in PERMITTING and _component(found) == "operator"),
+        {each["name"]: each["value"] for each in operator["spec"]["containers"][0]["env"] if "value" in each},
+        worker["metadata"]["labels"],
+        tuple(source["configMap"]["name"] for source in rules),
+    )
 
 
-def _permits(found: dict[str, Any]) -> bool:
-    component = found["metadata"].get("labels", {}).get("app.kubernetes.io/component")
-    return component == "operator" and found["kind"] in PERMITTING
+def _component(found: dict[str, Any]) -> str | None:
+    name: str | None = found["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+    return name
+
+
+def _pod(objects: list[dict[str, Any]], component: str) -> dict[str, Any]:
+    """Find the pod of a component's Deployment."""
+    (pod,) = [
+        found["spec"]["template"]
+        for found in objects
+        if found["kind"] == "Deployment" and _component(found) == component
+    ]
+    found_pod: dict[str, Any] = pod
+    return found_pod
 
 
 @contextmanager

@@ -20,13 +20,11 @@ from lightkube.models.core_v1 import Container, ContainerPort, PodCondition, Pod
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import PatchType
+from tests.cluster.chart import Release
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.rules import administrator
 
-from the_eye.rules.shards import MAX_SHARDS
 from the_eye.settings import Address
-
-LABELS = {"app.kubernetes.io/name": "the-eye", "app.kubernetes.io/component": "worker"}
 
 LOOK_SECONDS = 0.25
 """How long a pod's change goes unseen; a kubelet, which watches, sees it sooner."""
@@ -47,10 +45,11 @@ class _Mount(msgspec.Struct):
 class Kubelet:
     """The kubelet of all pods that it is told to run."""
 
-    def __init__(self, client: Client, namespace: str, ruleset: str, folder: Path) -> None:
+    def __init__(self, client: Client, release: Release, folder: Path) -> None:
         self._client = client
-        self._namespace = namespace
-        self._mounted = {ruleset, *(f"{ruleset}-{slot}" for slot in range(MAX_SHARDS))}
+        self._namespace = release.namespace
+        self._labels = dict(release.worker_labels)
+        self._mounted = release.mounted
         self._folder = folder
         self._mounts: dict[str, _Mount] = {}
         self._lock = threading.Lock()
@@ -70,7 +69,7 @@ class Kubelet:
     def _create(self, name: str, address: Address) -> None:
         port = ContainerPort(containerPort=address.port, name="metrics")
         container = Container(name="worker", image="none.invalid/none", ports=[port])
-        metadata = ObjectMeta(name=name, namespace=self._namespace, labels=LABELS)
+        metadata = ObjectMeta(name=name, namespace=self._namespace, labels=self._labels)
         spec = PodSpec(containers=[container], terminationGracePeriodSeconds=0)
         self._client.create(Pod(metadata=metadata, spec=spec))
         self._patch(name, PodStatus(podIP=address.host, podIPs=[PodIP(ip=address.host)]))
@@ -114,7 +113,7 @@ class Kubelet:
                 _log.warning("kubelet_without_api_server", error=str(error))
 
     def _look(self) -> None:
-        pods = self._client.list(Pod, namespace=self._namespace, labels=dict(LABELS))
+        pods = self._client.list(Pod, namespace=self._namespace, labels={**self._labels})
         annotations = {_name(pod.metadata): _annotations(pod.metadata) for pod in pods}
         with self._lock:
             mounts = [(mount, annotations[name]) for name, mount in self._mounts.items() if name in annotations]
@@ -172,10 +171,10 @@ def _swap(link: Path, target: str) -> None:
 
 
 @contextmanager
-def at_work(control_plane: ControlPlane, namespace: str, ruleset: str, folder: Path) -> Iterator[Kubelet]:
+def at_work(control_plane: ControlPlane, release: Release, folder: Path) -> Iterator[Kubelet]:
     """Have a kubelet for a block."""
     with administrator(control_plane) as client:
-        kubelet = Kubelet(client, namespace, ruleset, folder)
+        kubelet = Kubelet(client, release, folder)
         kubelet.start()
         try:
             yield kubelet

@@ -1,4 +1,4 @@
-"""The operator as a process of its own, with the rights that the chart gives it and no others."""
+"""The operator as a process of its own, with the settings and the permissions that the chart gives it."""
 
 import os
 import signal
@@ -40,9 +40,8 @@ class Operator:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("THE_EYE_")}
         self._environ = {
             **inherited,
+            **release.settings,
             "KUBECONFIG": str(kubeconfig),
-            "THE_EYE_OPERATOR_RULE_NAMESPACES": ",".join(release.rule_namespaces),
-            "THE_EYE_OPERATOR_RULESET_NAME": release.ruleset,
             "THE_EYE_OPERATOR_LISTEN": listen,
             "THE_EYE_LOG_FORMAT": "json",
             **changes,

@@ -79,7 +79,7 @@ def test_an_edit_runs_on_all_of_twenty_workers_within_five_seconds(
         release = chart.render(home)
         operator = up.enter_context(operating(control_plane, release, tmp_path / "operator"))
         operator.wait_until_settled()
-        node = up.enter_context(kubelet.at_work(control_plane, home, release.ruleset, tmp_path / "pods"))
+        node = up.enter_context(kubelet.at_work(control_plane, release, tmp_path / "pods"))
         run = up.enter_context(workers.standing_in(node, WORKERS))
         operator.wait(lambda: all(worker.is_ready for worker in run), 60)
         apply(control_plane, home, rule("edited", elements=["none"]))

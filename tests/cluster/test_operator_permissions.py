@@ -53,7 +53,7 @@ def test_everything_it_does_takes_exactly_the_permissions_of_its_roles(
     """Over a life in which all happens that can happen to rules and workers, and which begins twice."""
     with chart.namespaces(audited, 2) as (home, other), ExitStack() as life:
         release = chart.render(home, [home, other])
-        node = life.enter_context(kubelet.at_work(audited, home, release.ruleset, tmp_path / "pods"))
+        node = life.enter_context(kubelet.at_work(audited, release, tmp_path / "pods"))
         operator = life.enter_context(operating(audited, release, tmp_path / "operator"))
         run = life.enter_context(workers.standing_in(node, 2))
 
@@ -97,7 +97,7 @@ def test_one_permission_too_few_is_noticed_and_mended_without_a_restart(
 
     Given the permission, each does all of its work for the next edit.
     """
-    permissions = sorted(chart.render("any").permissions())
+    permissions = sorted((group, resource, verb) for _, group, resource, verb in chart.render("any").permissions())
     with chart.namespaces(audited, len(permissions)) as homes, ExitStack() as life:
         lives = [
             lacking(audited, life, permission, home, tmp_path)
@@ -121,7 +121,7 @@ def lacking(
 ) -> tuple[Permission, Operator, Kubelet]:
     """Start an operator without a permission, with a rule to publish and a worker to tell."""
     release = chart.render(home)
-    node = life.enter_context(kubelet.at_work(control_plane, home, release.ruleset, folder / home / "pods"))
+    node = life.enter_context(kubelet.at_work(control_plane, release, folder / home / "pods"))
     (address,) = workers.addresses(1)
     node.run_pod("worker", address)
     node.mark_ready("worker")

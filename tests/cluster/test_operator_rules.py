@@ -141,8 +141,7 @@ def test_rules_of_every_named_namespace_count_and_no_others(eye: Eye) -> None:
     assert f"{eye.stranger}/counted" not in ids
     assert "status" not in eye.cluster.rule(eye.stranger, "counted")
     assert eye.cluster.events(eye.stranger, "counted") == []
-    namespaces = {found.object_ref.namespace for found in eye.operator.audit.requests() if found.object_ref}
-    assert namespaces == {eye.home, eye.other}
+    assert {found.namespace for found in eye.operator.audit.requests()} == {eye.home, eye.other}
 
 
 def test_an_edit_is_in_force_as_the_next_generation(eye: Eye) -> None:

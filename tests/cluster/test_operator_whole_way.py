@@ -105,7 +105,7 @@ def eye(control_plane: ControlPlane, stores: dict[str, str], token: str, tmp_pat
     with ExitStack() as up:
         (home,) = up.enter_context(chart.namespaces(control_plane, 1))
         release = chart.render(home)
-        node = up.enter_context(kubelet.at_work(control_plane, home, release.ruleset, tmp_path / "pods"))
+        node = up.enter_context(kubelet.at_work(control_plane, release, tmp_path / "pods"))
         api, url = an_api(stores, tmp_path)
         pods = {
             f"worker-{number}": a_worker(f"worker-{number}", address, node, stores, tmp_path)

@@ -59,7 +59,7 @@ def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
     with ExitStack() as up:
         (home,) = up.enter_context(chart.namespaces(control_plane, 1))
         release = chart.render(home)
-        node = up.enter_context(kubelet.at_work(control_plane, home, release.ruleset, folder / "pods"))
+        node = up.enter_context(kubelet.at_work(control_plane, release, folder / "pods"))
         run = up.enter_context(workers.standing_in(node, WORKERS))
         operator = up.enter_context(operating(control_plane, release, folder / "operator"))
         # They wait for their first ruleset, and not for a kubelet that looks once a minute.
