@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - it is no module
 """Sends an event as an application does, and reads it back; `helm test` runs it in a pod of the release."""
 
 import json
