@@ -1,0 +1,117 @@
+"""The processes take what the chart gives them: every variable is a setting, and every value fits."""
+
+import msgspec
+import pytest
+from tests.chart.rendering import SHAPES, Pod, Rendered, render, shape
+from tests.chart.schema import SET_BY_CHART, SETTINGS
+
+from the_eye.settings import (
+    PREFIX,
+    Address,
+    ApiSettings,
+    Group,
+    LogSettings,
+    OperatorSettings,
+    QueueSettings,
+    RetentionSettings,
+    RuleSettings,
+    StoreSettings,
+    WorkerSettings,
+)
+
+READ: dict[str, tuple[type[Group], ...]] = {
+    "api": (LogSettings, StoreSettings, QueueSettings, ApiSettings),
+    "worker": (LogSettings, StoreSettings, QueueSettings, WorkerSettings, RuleSettings),
+    "operator": (LogSettings, OperatorSettings),
+    "migration": (StoreSettings,),
+    "maintenance": (StoreSettings, RetentionSettings),
+    "test": (StoreSettings,),
+}
+"""What each process reads."""
+
+URLS = {"THE_EYE_DATABASE_URL": "postgresql://a:b@c/d", "THE_EYE_REDIS_URL": "redis://:a@b"}
+
+KNOWN = {PREFIX + field.name.upper() for group in Group.__subclasses__() for field in msgspec.structs.fields(group)}
+
+
+def environments(pod: Pod) -> list[dict[str, str]]:
+    """Give the THE_EYE_* variables of a pod's containers; a Secret's stands for a URL."""
+    return [
+        {
+            variable["name"]: variable.get("value", URLS.get(variable["name"], ""))
+            for variable in container.get("env", ())
+            if variable["name"].startswith(PREFIX)
+        }
+        for container in pod.containers()
+    ]
+
+
+@pytest.fixture(params=SHAPES)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    """The chart in each of its shapes."""
+    return render(shape(request.param))
+
+
+def test_every_variable_is_a_setting_and_none_comes_twice(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        for container in pod.containers():
+            names = [variable["name"] for variable in container.get("env", ())]
+            assert len(names) == len(set(names)), pod.owner
+            assert {name for name in names if name.startswith(PREFIX)} <= KNOWN, pod.owner
+
+
+def test_every_process_can_read_its_settings(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        for group in READ.get(pod.component, ()):
+            for environ in environments(pod):
+                group.load(environ)
+
+
+def test_what_the_chart_sets_itself_is_not_for_the_user_to_set() -> None:
+    given = {key for pod in render().pods() for environ in environments(pod) for key in environ}
+
+    assert given - {"THE_EYE_BACKLOG_MAX_BYTES"} == SET_BY_CHART
+
+
+def test_large_numbers_fractions_and_switches_arrive_as_they_were_meant() -> None:
+    values = {
+        "settings": {"THE_EYE_QUEUE_REQUIRE_DURABLE": False, "THE_EYE_QUEUE_TIMEOUT_SECONDS": 2.5},
+        "api": {"settings": {"THE_EYE_BACKLOG_MAX_BYTES": 8_589_934_592, "THE_EYE_RATE_LIMIT_EVENTS_PER_SECOND": 1e6}},
+    }
+
+    (environ,) = environments(render(values).pod("api"))
+    api = ApiSettings.load(environ)
+    queue = QueueSettings.load(environ)
+    assert api.backlog_max_bytes == 8_589_934_592
+    assert api.rate_limit_events_per_second == 1e6
+    assert queue.queue_timeout_seconds == 2.5
+    assert queue.queue_require_durable is False
+
+
+def test_a_processs_own_settings_win() -> None:
+    rendered = render({"settings": {"THE_EYE_LOG_LEVEL": "debug"}, "api": {"settings": {"THE_EYE_LOG_LEVEL": "error"}}})
+
+    levels = {
+        pod.component: environ.get("THE_EYE_LOG_LEVEL") for pod in rendered.pods() for environ in environments(pod)
+    }
+    assert levels["api"] == "error"
+    assert {levels[name] for name in ("worker", "operator", "migration", "maintenance", "test")} == {"debug"}
+
+
+def test_every_setting_can_be_given_to_a_process_that_reads_it() -> None:
+    """Or follows from the other values."""
+    read = {group for groups in SETTINGS.values() for group in groups}
+
+    assert read == set(Group.__subclasses__())
+
+
+def test_every_address_is_one_that_other_pods_reach() -> None:
+    addresses = {
+        key: value
+        for pod in render().pods()
+        for environ in environments(pod)
+        for key, value in environ.items()
+        if key.endswith("_LISTEN")
+    }
+    assert {Address.parse(value).host for value in addresses.values()} == {"0.0.0.0"}  # noqa: S104 - each in its own pod
+    assert addresses.keys() == {key for key in SET_BY_CHART if key.endswith("_LISTEN")}
