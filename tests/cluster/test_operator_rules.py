@@ -236,13 +236,14 @@ def test_a_paused_rule_stays_as_it_is_until_it_goes_on(eye: Eye) -> None:
 def test_a_rule_that_is_deleted_is_gone_at_once_and_leaves_the_ruleset(eye: Eye) -> None:
     eye.settle(eye.home, rule("deleted"))
     eye.settle(eye.home, rule("stays"))
+    eye.settle(eye.other, rule("stays"))
 
     begun = time.monotonic()
     eye.kubectl("delete", "vrule", "deleted", "--timeout=10s", namespace=eye.home)
     assert time.monotonic() - begun < 5
 
     eye.operator.wait(lambda: eye.generation_in_force(eye.home, "deleted") is None)
-    assert eye.generation_in_force(eye.home, "stays") == 1
+    assert eye.generation_in_force(eye.home, "stays") == eye.generation_in_force(eye.other, "stays") == 1
 
 
 def test_no_more_than_one_old_shard_lies_beside_the_new_one(eye: Eye) -> None:
