@@ -28,12 +28,14 @@ class Policies(msgspec.Struct, frozen=True):
 
     def let(self, source: End, destination: End, port: int, protocol: str = "TCP") -> bool:
         """Whether a connection comes about: the source's policies and the destination's have to let it."""
-        return self._let_out(source, destination, port, protocol) and self._let_in(source, destination, port, protocol)
+        return self.let_out(source, destination, port, protocol) and self.let_in(source, destination, port, protocol)
 
-    def _let_out(self, source: End, destination: End, port: int, protocol: str) -> bool:
+    def let_out(self, source: End, destination: End, port: int, protocol: str = "TCP") -> bool:
+        """Whether the source's policies let it."""
         return self._let("Egress", source, destination, (destination, port, protocol))
 
-    def _let_in(self, source: End, destination: End, port: int, protocol: str) -> bool:
+    def let_in(self, source: End, destination: End, port: int, protocol: str = "TCP") -> bool:
+        """Whether the destination's policies let it."""
         return self._let("Ingress", destination, source, (destination, port, protocol))
 
     def _let(self, direction: str, pod: End, peer: End, target: tuple[End, int, str]) -> bool:

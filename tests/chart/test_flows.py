@@ -54,6 +54,18 @@ def test_the_try_out_allows_exactly_the_paths_that_exist() -> None:
     assert flows_let(render()) == TRY_OUT_ALLOWED
 
 
+@pytest.mark.parametrize("port", [API_METRICS, WORKER_METRICS, OPERATOR_METRICS, POSTGRES, VALKEY])
+def test_no_pod_lets_another_in_that_has_no_way_out_to_it(port: int) -> None:
+    """Each side allows what the other does, so that neither relies on it. The API's own port is for anyone."""
+    rendered = render()
+    policies, pods = flows.of(rendered), flows.pods_of(rendered)
+
+    for source in pods.values():
+        for destination in pods.values():
+            let_in, let_out = (let(source, destination, port) for let in (policies.let_in, policies.let_out))
+            assert let_in is let_out or source is destination, (source.labels, destination.labels)
+
+
 def test_production_allows_exactly_the_paths_that_exist() -> None:
     """With peers for all that is outside, nothing is open that they do not name."""
     rendered = render(shape("ci/production-values.yaml"))
@@ -91,9 +103,10 @@ def test_who_uses_names_may_ask_for_them(component: str, protocol: str, *, asks:
 
 def test_back_tests_that_are_off_need_no_database() -> None:
     rendered = render({"operator": {"backtests": {"enabled": False}}})
-    pods = flows.pods_of(rendered)
+    policies, pods = flows.of(rendered), flows.pods_of(rendered)
 
-    assert not flows.of(rendered).let(pods["operator"], pods["postgres"], POSTGRES)
+    assert not policies.let_out(pods["operator"], pods["postgres"], POSTGRES)
+    assert not policies.let_in(pods["operator"], pods["postgres"], POSTGRES)
 
 
 def test_another_release_in_the_namespace_is_a_stranger() -> None:

@@ -227,6 +227,11 @@ def test_a_rolling_update_has_time_to_finish_what_was_begun() -> None:
         assert rendered.one("Deployment", f"the-eye-{name}")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
+def test_a_pod_that_need_not_wait_has_no_hook() -> None:
+    """Kubernetes before 1.33 refuses a sleep of no seconds."""
+    assert "lifecycle" not in render({"api": {"preStopSeconds": 0}}).pod("api").spec["containers"][0]
+
+
 def test_workers_mount_the_ruleset_whatever_part_of_it_there_is() -> None:
     worker = render({"ruleset": {"name": "rules"}}).pod("worker")
 

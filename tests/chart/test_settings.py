@@ -1,9 +1,15 @@
 """The processes take what the chart gives them: every variable is a setting, and every value fits."""
 
+import shutil
+from pathlib import Path
+
+import helm_python as helm
 import msgspec
 import pytest
+import yaml
 from tests.chart.rendering import SHAPES, Pod, Rendered, render, shape
 from tests.chart.schema import SET_BY_CHART, SETTINGS
+from tests.chart.values import CHART, defaults
 
 from the_eye.settings import (
     PREFIX,
@@ -86,6 +92,19 @@ def test_large_numbers_fractions_and_switches_arrive_as_they_were_meant() -> Non
     assert api.rate_limit_events_per_second == 1e6
     assert queue.queue_timeout_seconds == 2.5
     assert queue.queue_require_durable is False
+
+
+def test_large_numbers_of_a_values_file_arrive_as_they_were_meant(tmp_path: Path) -> None:
+    """Helm reads those as floating point numbers, which print as 8.589934592e+09."""
+    copy = tmp_path / "the-eye"
+    shutil.copytree(CHART, copy)
+    values = defaults()
+    values["api"]["settings"] = {"THE_EYE_BACKLOG_MAX_BYTES": 8_589_934_592}
+    (copy / "values.yaml").write_text(yaml.safe_dump(values))
+
+    with helm.Chart.load(str(copy)) as chart:
+        rendered = chart.render({}, name="the-eye", namespace="shop")
+    assert 'value: "8589934592"' in rendered["the-eye/templates/api/deployment.yaml"]
 
 
 def test_a_processs_own_settings_win() -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import helm_python as helm
 import pytest
-from tests.chart.rendering import render
+import yaml
+from tests.chart.rendering import render, shape
+from tests.chart.values import CHART
 
 SECRETS = {"database": {"existingSecret": "database"}, "redis": {"existingSecret": "redis"}}
 OWN_STORES: dict[str, Any] = {"tryOut": {"enabled": False}, **SECRETS}
@@ -148,6 +150,17 @@ def test_keda_asks_for_the_backlog_of_this_release() -> None:
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["query"] == 'max(the_eye_backlog_messages{namespace="shop", pod=~"the-eye-api-.+"})'
     assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
+def test_the_example_of_cloudnative_pg_names_what_its_cluster_makes() -> None:
+    """Its Secret for the application, and its pods by their label."""
+    cluster = yaml.safe_load((CHART / "examples" / "cloudnative-pg" / "cluster.yaml").read_text())
+    values = shape("examples/cloudnative-pg/values.yaml")
+
+    name = cluster["metadata"]["name"]
+    assert values["database"] == {"existingSecret": f"{name}-app", "existingSecretKey": "uri"}
+    (peer,) = values["networkPolicy"]["database"]["to"]
+    assert peer["podSelector"]["matchLabels"] == {"cnpg.io/cluster": name}
 
 
 @pytest.mark.parametrize(
