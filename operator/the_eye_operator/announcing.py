@@ -32,8 +32,9 @@ def announcement(rule: Declared, change: Mapping[str, Any]) -> Event | None:
     accepted = new["status"] == "True"
     text = f"generation {rule.generation}: {new['message']}"
     now = datetime.now(UTC)
+    name = rule.name[:MAX_NAME].rstrip("-.")  # neither may come before a dot
     return Event(
-        metadata=ObjectMeta(name=f"{rule.name[:MAX_NAME]}.{_digest(rule.uid, text)}", namespace=rule.namespace),
+        metadata=ObjectMeta(name=f"{name}.{_digest(rule.uid, text)}", namespace=rule.namespace),
         involvedObject=ObjectReference(
             apiVersion=API_VERSION,
             kind="ValidatorRule",

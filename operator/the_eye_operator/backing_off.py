@@ -9,6 +9,11 @@ FIRST, LONGEST = 0.5, 30.0
 """Seconds."""
 
 
+def growing(first: float, times: int, longest: float) -> float:
+    """Double a pause so many times, up to the longest; after hours of failures, too, when a power of 2 is no float."""
+    return float(min(first * 2 ** min(times, 64), longest))
+
+
 class BackOff:
     """Counts failures in a row."""
 
@@ -23,5 +28,5 @@ class BackOff:
         """Tell how many seconds to wait, some of them by chance so that not all operators come back at once."""
         metrics.API_ERRORS.labels(error.status or "none").inc()
         self.failures += 1
-        pause = min(FIRST * 2.0 ** (self.failures - 1), LONGEST)
+        pause = growing(FIRST, self.failures - 1, LONGEST)
         return max(error.retry_after, pause * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

@@ -20,7 +20,7 @@ from the_eye_operator.health import Health
 from the_eye_operator.observing import Observer
 from the_eye_operator.publishing import Publisher
 from the_eye_operator.reconciling import Reconciler
-from the_eye_operator.watch import NoSignalsWarning, Watch
+from the_eye_operator.watch import Watch
 from the_eye_operator.workers import Workers
 
 log = structlog.get_logger(__name__)
@@ -30,9 +30,9 @@ log = structlog.get_logger(__name__)
 def operator() -> None:
     """Turn the ValidatorRules of a Kubernetes cluster into the ruleset that workers mount."""
     configure_logging(LogSettings.load())
-    for library in ("httpx2", "kopf"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("kopf._core.reactor.running").addFilter(NoSignalsWarning())
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # What kopf calls an error is told by the watch when it ends, and by the reconciling that meets the same server.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(_run(OperatorSettings.load()))
 
 
@@ -67,7 +67,7 @@ async def _work(cluster: Cluster, namespaces: list[str], settings: OperatorSetti
         on_lost=lambda: loop.call_soon_threadsafe(reconciler.on_lost),
     )
     async with httpx2.AsyncClient() as client:
-        observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake)
+        observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake, health=reconciler.health)
         audits = Audits(cluster, reconciler.declared, _store(), settings.operator_audit_seconds)
         tasks = [
             asyncio.create_task(reconciler.run(watch, observer), name="reconcile"),

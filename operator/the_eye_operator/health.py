@@ -13,9 +13,10 @@ class Health:
 
     def __init__(self, resync_seconds: float) -> None:
         self._stuck_after = STUCK_RESYNCS * resync_seconds + STUCK_SECONDS
-        self._ended = self._started = time.monotonic()
+        self._ended = time.monotonic()
         self._succeeded: float | None = None
         self._error = ""
+        self._workers_error = ""
 
     def succeeded(self) -> None:
         """Note a reconcile that succeeded."""
@@ -26,6 +27,10 @@ class Health:
         """Note one that failed."""
         self._ended = time.monotonic()
         self._error = error
+
+    def observed(self, error: str = "") -> None:
+        """Note whether the workers could be looked at."""
+        self._workers_error = error
 
     @property
     def is_stuck(self) -> bool:
@@ -41,5 +46,5 @@ class Health:
         return {
             "status": "stuck" if self.is_stuck else "ok",
             "last_success_age_seconds": age,
-            "last_error": self._error or None,
+            "last_error": self._error or self._workers_error or None,
         }

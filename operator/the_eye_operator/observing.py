@@ -10,6 +10,7 @@ from the_eye.settings import OperatorSettings
 from the_eye_operator import metrics
 from the_eye_operator.backing_off import BackOff
 from the_eye_operator.cluster import Cluster, ClusterError, WorkerPod
+from the_eye_operator.health import Health
 from the_eye_operator.workers import Workers, WorkerView
 
 RULESET_ANNOTATION = "the-eye.io/ruleset"
@@ -25,13 +26,19 @@ class Observer:
     """Knows which ruleset the workers run."""
 
     def __init__(
-        self, cluster: Cluster, workers: Workers, settings: OperatorSettings, on_change: Callable[[], object]
+        self,
+        cluster: Cluster,
+        workers: Workers,
+        settings: OperatorSettings,
+        on_change: Callable[[], object],
+        health: Health,
     ) -> None:
         """``on_change`` is called when other workers are there than before, or when they run something else."""
         self._cluster = cluster
         self._workers = workers
         self._settings = settings
         self._on_change = on_change
+        self._health = health
         self._revision = ""
         self._kicked = asyncio.Event()
         self.view: WorkerView | None = None
@@ -78,8 +85,10 @@ class Observer:
             try:
                 pause = self._pause(await self.look())
                 back_off.succeeded()
+                self._health.observed()
             except ClusterError as error:
                 pause = back_off.failed(error)
+                self._health.observed(str(error))
                 _log.warning("workers_not_observed", error=str(error), again_in_seconds=round(pause, 1))
             await self._wait(pause)
 

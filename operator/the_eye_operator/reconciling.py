@@ -25,9 +25,6 @@ from the_eye_operator.status import Published, status_of
 from the_eye_operator.telling import Teller
 from the_eye_operator.workers import WorkerView
 
-WORDING_PAUSE = 1.0
-"""Seconds until the next patches of those that were put off."""
-
 CONFIRM_SECONDS = 1.0
 """How long a deletion waits for the list that confirms it."""
 
@@ -92,7 +89,7 @@ class Reconciler:
         while True:
             try:
                 with metrics.RECONCILE_SECONDS.time():
-                    put_off = await self.reconcile(watch, observer)
+                    again_in = await self.reconcile(watch, observer)
             except ClusterError as error:
                 pause = back_off.failed(error)
                 self._note_failure(error, pause)
@@ -100,10 +97,11 @@ class Reconciler:
                 continue
             back_off.succeeded()
             self._note_success()
-            await self._sleep(WORDING_PAUSE if put_off else max(0.0, self._list_at - time.monotonic()))
+            until_list = max(0.0, self._list_at - time.monotonic())
+            await self._sleep(until_list if again_in is None else min(again_in, until_list))
 
-    async def reconcile(self, watch: Watching, observer: Observer) -> int:
-        """Look once and do what is left to do; returns how many patches that matter less are put off.
+    async def reconcile(self, watch: Watching, observer: Observer) -> float | None:
+        """Look once and do what is left to do; returns the seconds until what was put off is due, if anything was.
 
         Raises ClusterError.
         """

@@ -15,9 +15,15 @@ from the_eye_operator.status import changes, is_urgent
 PATCHES_AT_ONCE = 8
 """Patches in flight."""
 
+PATCHES = 400
+"""Patches of one round, some seconds' work: edits that come meanwhile are published before the next round."""
+
 WORDING_PATCHES = 20
 """Patches of one round that change no more than the wording of a condition, such as how many workers there are; with
 thousands of rules each new worker would otherwise be a storm of them."""
+
+WORDING_PAUSE = 1.0
+"""Seconds until the next of those."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +36,16 @@ class Change(msgspec.Struct, frozen=True):
     """None deletes one."""
 
 
+_NEWS, _TRUTH, _WORDING = range(3)
+
+
+def _rank(change: Change) -> int:
+    """Order by what authors wait for: first what became of an edit, then what is true of it now."""
+    if change.fields.keys() & {"observedGeneration", "inForceGeneration"}:
+        return _NEWS
+    return _TRUTH if is_urgent(change.rule, change.fields) else _WORDING
+
+
 class Teller:
     """Patches what is not said yet, what matters first."""
 
@@ -37,16 +53,19 @@ class Teller:
         self._cluster = cluster
         self._declared = declared
 
-    async def tell(self, wanted: Iterable[tuple[Declared, Mapping[str, Any]]]) -> int:
-        """Make statuses say what is wanted; returns how many are put off because nothing depends on them.
+    async def tell(self, wanted: Iterable[tuple[Declared, Mapping[str, Any]]]) -> float | None:
+        """Make statuses say what is wanted, up to a bound; returns the seconds until more is to be told, if anything.
 
         Raises ClusterError when the API server fails for all of them, or at the end when it refused one.
         """
         due = [Change(rule, fields) for rule, status in wanted if (fields := changes(rule, status))]
-        urgent = [change for change in due if is_urgent(change.rule, change.fields)]
-        wording = [change for change in due if not is_urgent(change.rule, change.fields)]
-        await self._patch_all(urgent + wording[:WORDING_PATCHES])
-        return len(wording[WORDING_PATCHES:])
+        due.sort(key=_rank)
+        urgent = [change for change in due if _rank(change) < _WORDING]
+        wording = due[len(urgent) :]
+        await self._patch_all([*urgent[:PATCHES], *wording[:WORDING_PATCHES]])
+        if len(urgent) > PATCHES:
+            return 0.0
+        return WORDING_PAUSE if len(wording) > WORDING_PATCHES else None
 
     async def _patch_all(self, due: list[Change]) -> None:
         refused: list[ClusterError] = []

@@ -5,8 +5,8 @@ for whatever it cannot mend: a definition that is gone, permissions that are mis
 """
 
 import asyncio
-import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import kopf
 import structlog
 
 from the_eye_operator import metrics
+from the_eye_operator.backing_off import growing
 
 GROUP, VERSION, PLURAL = "the-eye.io", "v1alpha1", "validatorrules"
 
@@ -79,10 +80,12 @@ class Watch:
             self._current = threading.Event()
             if self._stopping.is_set():
                 return
-            failures = 0 if self._watched_well() else failures + 1
+            began = time.monotonic()
+            well = self._watched_well() or time.monotonic() - began > LONGEST_PAUSE
+            failures = 0 if well else failures + 1
             metrics.WATCH_RESTARTS.inc()
             self._on_lost()
-            self._stopping.wait(min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
+            self._stopping.wait(growing(FIRST_PAUSE, failures, LONGEST_PAUSE))
 
     def _watched_well(self) -> bool:
         """Watch until it fails or is to stop; false when it failed."""
@@ -129,11 +132,3 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = BACKOFFS
     settings.process.ultimate_exiting_timeout = None  # the process is not kopf's to end
     return settings
-
-
-class NoSignalsWarning(logging.Filter):
-    """Keeps back kopf's warning that signals are not its business: they are not."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log."""
-        return not record.getMessage().startswith("OS signals are ignored")

@@ -1,6 +1,7 @@
 """Which ruleset each worker runs, asked of the workers themselves."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ from the_eye_operator.cluster import WorkerPod
 
 ANSWER_SECONDS = 2.0
 """Deadline of one worker's answer."""
+
+GRACE_SECONDS = 15.0
+"""How long a worker that does not answer counts as running what it ran: with thousands of rules, one that is busy for a
+moment would otherwise be a patch of every status, twice."""
 
 REMEMBERED_RULESETS = 16
 """How many rulesets are remembered, to tell what a worker runs that is behind."""
@@ -39,7 +44,7 @@ class Running(msgspec.Struct, frozen=True):
 
     pod: str
     revision: str
-    """Empty when it did not answer."""
+    """Empty when it has not answered for a while."""
     generations: Mapping[str, int]
     """The generation of each rule that it runs, by id."""
 
@@ -64,6 +69,8 @@ class Workers:
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
         self._known: dict[str, Mapping[str, int]] = {}
+        self._answers: dict[str, tuple[float, Running]] = {}
+        """When each pod last answered, and what."""
 
     def remember(self, ruleset: RuleSet) -> None:
         """Learn what a revision stands for, so that workers need not be asked for it."""
@@ -71,9 +78,20 @@ class Workers:
 
     async def look(self, pods: list[WorkerPod]) -> WorkerView:
         """Ask all of them at once."""
-        return WorkerView(tuple(await asyncio.gather(*(self._ask(pod) for pod in pods))))
+        view = WorkerView(tuple(await asyncio.gather(*(self._ask(pod) for pod in pods))))
+        self._answers = {pod.name: self._answers[pod.name] for pod in pods if pod.name in self._answers}
+        return view
 
     async def _ask(self, pod: WorkerPod) -> Running:
+        now = time.monotonic()
+        running = await self._answer(pod)
+        if running is not None:
+            self._answers[pod.name] = (now, running)
+            return running
+        answered_at, last = self._answers.get(pod.name, (now - GRACE_SECONDS, None))
+        return last if last and now - answered_at < GRACE_SECONDS else Running(pod.name, "", {})
+
+    async def _answer(self, pod: WorkerPod) -> Running | None:
         try:
             revision = (await self._get(pod, "/ruleset", _Ruleset)).revision
             if revision not in self._known:
@@ -81,7 +99,7 @@ class Workers:
                 self._learn(revision, {rule.rule: rule.generation for rule in rules.rules})
         except (httpx2.HTTPError, OSError, msgspec.DecodeError) as error:
             _log.debug("worker_not_answering", pod=pod.name, address=pod.address, error=str(error))
-            return Running(pod.name, "", {})
+            return None
         return Running(pod.name, revision, self._known[revision])
 
     async def _get(self, pod: WorkerPod, path: str, type_: type[Any]) -> Any:

@@ -41,7 +41,7 @@ async def operating(
         on_lost=lambda: loop.call_soon_threadsafe(reconciler.on_lost),
     )
     async with httpx2.AsyncClient() as client:
-        observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake)
+        observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake, health=reconciler.health)
         tasks = [asyncio.create_task(reconciler.run(watch, observer)), asyncio.create_task(observer.run())]
         watch.start()
         try:
