@@ -97,7 +97,7 @@ class Workers:
             if revision not in self._known:
                 rules = await self._get(pod, "/ruleset/rules", _Rules)
                 self._learn(revision, {rule.rule: rule.generation for rule in rules.rules})
-        except (httpx2.HTTPError, OSError, msgspec.DecodeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, msgspec.DecodeError) as error:
             _log.debug("worker_not_answering", pod=pod.name, address=pod.address, error=str(error))
             return None
         return Running(pod.name, revision, self._known[revision])
