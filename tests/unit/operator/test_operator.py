@@ -5,6 +5,10 @@ cluster tests have, and back-tests and audit counts, which need a store.
 """
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -533,3 +537,28 @@ async def test_a_list_of_many_pages_is_read_whole(server: ApiServer, monkeypatch
 
     assert in_force(server) == dict.fromkeys("abcde", 1)
     assert lists(server) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_command_runs_until_a_signal_and_ends_in_order(server: ApiServer, number: signal.Signals) -> None:
+    server.apply("a", **cel("true"))
+    environ = {**os.environ, "THE_EYE_OPERATOR_LISTEN": "127.0.0.1:0", "PYTHONWARNINGS": "always::ResourceWarning"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from the_eye_operator.command import operator; operator()",
+        env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        await until(lambda: server.condition("a", "Accepted") == "True Accepted" and server.watching == 1)
+        process.send_signal(number)
+        async with asyncio.timeout(PATIENCE):
+            output = b"".join(await process.communicate()).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert process.returncode == 0, output
+    assert "operator_stopped" in output
+    assert "Traceback" not in output
+    assert "Warning" not in output
+    assert "a-token" not in output
