@@ -140,7 +140,7 @@ def a_worker(name: str, address: Address, node: Kubelet, stores: dict[str, str],
         "THE_EYE_RULES_DIR": str(node.run_pod(name, address)),
         "THE_EYE_WORKER_METRICS_LISTEN": str(address),
     }
-    return Process("worker", clean_environment() | settings, folder / f"{name}.log", f"http://{address}/healthz")
+    return Process("worker", clean_environment() | settings, folder / f"{name}.log", f"http://{address}/readyz")
 
 
 def test_a_rule_that_is_applied_judges_events_and_one_that_breaks_goes_on_as_it_was(eye: Eye) -> None:

@@ -54,7 +54,7 @@ class House:
         """Make a worker, not yet started."""
         (listen,) = free_addresses(1)
         settings = {"THE_EYE_WORKER_METRICS_LISTEN": listen}
-        return self._make("worker", settings | environ, f"http://{listen}/healthz")
+        return self._make("worker", settings | environ, f"http://{listen}/readyz")
 
     def _make(self, command: str, environ: dict[str, str], ready_url: str) -> Process:
         settings = {

@@ -235,7 +235,7 @@ class Machine:
             first = await self._start_worker(names[0], listen)
             for name in names[1:]:
                 await self._start_worker(name, Address(listen.host, 0))
-            await self._supervisor.ready(first, lambda: why_not_ok(listen, "/healthz"), READY_SECONDS)
+            await self._supervisor.ready(first, lambda: why_not_ok(listen, "/readyz"), READY_SECONDS)
 
     async def _start_worker(self, name: str, metrics: Address) -> Child:
         seconds = self._plan.worker.worker_shutdown_seconds + WORKER_STOP_SECONDS

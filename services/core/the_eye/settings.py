@@ -211,7 +211,7 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     """While one waits for its commit another computes; more of them take time from one another."""
 
     worker_metrics_listen: Address = Address("127.0.0.1", 9101)
-    """``/metrics``, ``/ruleset`` and ``/healthz``."""
+    """``/metrics``, ``/ruleset``, ``/healthz`` and ``/readyz``."""
 
     worker_write_seconds: Seconds = 60.0
     """Deadline of one statement that stores events; past it the message is tried again."""

@@ -1,5 +1,6 @@
 """``the-eye worker``: one process that stores accepted events."""
 
+import math
 import signal
 import threading
 from datetime import UTC, datetime
@@ -43,59 +44,95 @@ def worker() -> None:
 
 def run(stopping: threading.Event) -> None:
     """Work until ``stopping`` is set, then finish the messages in work and give the others back."""
-    settings = WorkerSettings.load()
-    rules = _rules(RuleSettings.load(), stopping)
-    if stopping.is_set():  # perhaps before there were rules, without which no event is judged
-        return
-    broker = EventBroker(QueueSettings.load())
-    pool = open_pool(
-        StoreSettings.load(),
-        "the-eye worker",
-        settings.worker_threads + 1,
-        settings.worker_write_seconds,
-        checked=False,
-    )
-    storer = EventStorer(pool, rules, stopping)
-    dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
-    broker.declare_queue(REPLAYS_QUEUE)
-    threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
-    diagnostics = DiagnosticsServer(
-        settings.worker_metrics_listen,
-        {
-            "/healthz": lambda: _health(threads),
-            "/ruleset": lambda: _ruleset(rules),
-            "/ruleset/rules": lambda: _ruleset_rules(rules),
-        },
-        key="THE_EYE_WORKER_METRICS_LISTEN",
-    )
-    sweep = threading.Thread(
-        target=DeadLetterSweep(broker, pool).run, args=(stopping,), name="dead-letters", daemon=True
-    )
-    rules.start()
-    sweep.start()
-    threads.start()
-    diagnostics.start()
-    spare_collector()
-    log.info("worker_started", threads=settings.worker_threads, metrics=str(diagnostics.address))
-    stopping.wait()
-    log.info("worker_stopping")
-    threads.stop(timeout=int(settings.worker_shutdown_seconds * 1000))
-    sweep.join(SWEEP_STOP_SECONDS)
-    rules.stop()
-    diagnostics.stop()
-    pool.close()
-    log.info("worker_stopped")
+    WorkerProcess().run(stopping)
 
 
-def _rules(settings: RuleSettings, stopping: threading.Event) -> RuleDirectory:
+class WorkerProcess:
+    """The parts of the process, and what it tells of itself from the start on."""
+
+    def __init__(self) -> None:
+        """Raise SettingsError for settings that cannot be used, before anything is waited for."""
+        self._settings = WorkerSettings.load()
+        self._queue = QueueSettings.load()
+        self._store = StoreSettings.load()
+        self._rules = _rules(RuleSettings.load())
+        self._threads: Worker | None = None
+        self._diagnostics = DiagnosticsServer(
+            self._settings.worker_metrics_listen,
+            {
+                "/healthz": self._alive,
+                "/readyz": self._ready,
+                "/ruleset": lambda: _ruleset(self._rules),
+                "/ruleset/rules": lambda: _ruleset_rules(self._rules),
+            },
+            key="THE_EYE_WORKER_METRICS_LISTEN",
+        )
+
+    def run(self, stopping: threading.Event) -> None:
+        """Wait for a ruleset, then work."""
+        self._diagnostics.start()
+        try:
+            if self._rules.load(stopping):
+                self._work(stopping)
+        finally:
+            self._diagnostics.stop()
+        log.info("worker_stopped")
+
+    def _work(self, stopping: threading.Event) -> None:
+        settings = self._settings
+        broker = EventBroker(self._queue)
+        pool = open_pool(
+            self._store, "the-eye worker", settings.worker_threads + 1, settings.worker_write_seconds, checked=False
+        )
+        storer = EventStorer(pool, self._rules, stopping)
+        dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
+        broker.declare_queue(REPLAYS_QUEUE)
+        threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
+        sweep = threading.Thread(
+            target=DeadLetterSweep(broker, pool).run, args=(stopping,), name="dead-letters", daemon=True
+        )
+        self._rules.start()
+        sweep.start()
+        threads.start()
+        self._threads = threads
+        spare_collector()
+        log.info("worker_started", threads=settings.worker_threads, metrics=str(self._diagnostics.address))
+        stopping.wait()
+        log.info("worker_stopping")
+        threads.stop(timeout=int(settings.worker_shutdown_seconds * 1000))
+        sweep.join(SWEEP_STOP_SECONDS)
+        self._rules.stop()
+        pool.close()
+
+    def _alive(self) -> Answer:
+        """A worker that lost a thread cannot mend itself: it should be restarted."""
+        if dead := self._dead_threads():
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"status": "threads died", "threads": dead}
+        return HTTPStatus.OK, {"status": "ok"}
+
+    def _ready(self) -> Answer:
+        """It is at work once there is a ruleset."""
+        if self._threads is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"status": "waiting for a ruleset"}
+        return self._alive()
+
+    def _dead_threads(self) -> list[str]:
+        if self._threads is None:
+            return []
+        threads = (*self._threads.workers, *self._threads.consumers.values())
+        return [thread.name for thread in threads if not thread.is_alive()]
+
+
+def _rules(settings: RuleSettings) -> RuleDirectory:
+    """Make what watches the rules; where an operator has not written any yet, they are waited for without end."""
     rules = RuleDirectory(
         settings.rules_dir,
         poll_seconds=settings.rules_poll_seconds,
         future_tolerance=settings.future_tolerance,
         on_change=_note_revision,
+        wait_seconds=math.inf,
     )
     _note_revision(rules.current)
-    rules.load(stopping)
     metrics.RULESET_RULES.set_function(lambda: len(rules.current.rules))
     metrics.RULE_PROBLEMS.set_function(lambda: len(rules.problems))
     return rules
@@ -104,14 +141,6 @@ def _rules(settings: RuleSettings, stopping: threading.Event) -> RuleDirectory:
 def _note_revision(ruleset: RuleSet) -> None:
     metrics.RULESET_INFO.clear()
     metrics.RULESET_INFO.labels(ruleset.revision).set(1)
-
-
-def _health(threads: Worker) -> Answer:
-    """A worker that lost a thread cannot mend itself: it should be restarted."""
-    dead = [thread.name for thread in (*threads.workers, *threads.consumers.values()) if not thread.is_alive()]
-    if dead:
-        return HTTPStatus.SERVICE_UNAVAILABLE, {"status": "threads died", "threads": dead}
-    return HTTPStatus.OK, {"status": "ok"}
 
 
 def _ruleset(rules: RuleDirectory) -> Answer:

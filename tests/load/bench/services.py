@@ -142,7 +142,7 @@ def workers(stores: Stores, layout: Layout, rules: Path = RULES) -> Iterator[lis
             process = Process("worker", _the_eye("worker"), _environ(stores, changes), log)
             started.append(Service(process, metrics, metrics))
         for service in started:
-            service.process.wait_until(lambda address=service.address: _answers(address, "/healthz"))  # type: ignore[misc]
+            service.process.wait_until(lambda address=service.address: _answers(address, "/readyz"))  # type: ignore[misc]
         yield started
     finally:
         for service in started:
