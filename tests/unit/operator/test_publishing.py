@@ -290,6 +290,18 @@ async def test_what_is_damaged_is_set_right(memory: Memory, damage: str, *, is_r
     assert bool(logs) == (damage != "nothing")
 
 
+async def test_a_shard_that_is_not_what_its_name_says_is_written_again(memory: Memory) -> None:
+    publisher = await loaded(memory)
+    await publisher.publish(of(a=1))
+    whole = dict(memory.maps[f"{NAME}-0"])
+    memory.maps[f"{NAME}-0"] = dict.fromkeys(whole, "{}")
+    with capture_logs():
+        await publisher.load()
+    await publisher.publish(of(a=1))
+
+    assert memory.maps[f"{NAME}-0"] == whole
+
+
 async def test_what_others_keep_in_these_config_maps_is_left_alone(memory: Memory) -> None:
     memory.maps = {NAME: {"note": "ours"}, f"{NAME}-0": {"readme.txt": "theirs"}}
     publisher = await loaded(memory)
