@@ -63,18 +63,33 @@ class WorkerView(msgspec.Struct, frozen=True):
         return sum(worker.revision == revision for worker in self.workers)
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """What a revision stands for."""
+
+    generations: Mapping[str, int]
+    documents: Mapping[str, bytes] = {}
+    """The rules themselves, where it is a ruleset of this operator's."""
+
+
 class Workers:
     """Asks the workers, and remembers what their revisions stand for."""
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
-        self._known: dict[str, Mapping[str, int]] = {}
+        self._known: dict[str, _Known] = {}
+        self._wanted = _Known({})
+        self._told: dict[str, Mapping[str, int]] = {}
+        """What a revision means beside the ruleset that is wanted now."""
         self._answers: dict[str, tuple[float, Running]] = {}
         """When each pod last answered, and what."""
 
     def remember(self, ruleset: RuleSet) -> None:
-        """Learn what a revision stands for, so that workers need not be asked for it."""
-        self._learn(ruleset.revision, {rule.id: rule.generation for rule in ruleset.rules})
+        """Learn what workers should run, and what its revision stands for."""
+        self._wanted = _Known(
+            {rule.id: rule.generation for rule in ruleset.rules}, {rule.id: rule.document for rule in ruleset.rules}
+        )
+        self._told.clear()
+        self._learn(ruleset.revision, self._wanted)
 
     async def look(self, pods: list[WorkerPod]) -> WorkerView:
         """Ask all of them at once."""
@@ -96,18 +111,39 @@ class Workers:
             revision = (await self._get(pod, "/ruleset", _Ruleset)).revision
             if revision not in self._known:
                 rules = await self._get(pod, "/ruleset/rules", _Rules)
-                self._learn(revision, {rule.rule: rule.generation for rule in rules.rules})
+                self._learn(revision, _Known({rule.rule: rule.generation for rule in rules.rules}))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, msgspec.DecodeError) as error:
             _log.debug("worker_not_answering", pod=pod.name, address=pod.address, error=str(error))
             return None
-        return Running(pod.name, revision, self._known[revision])
+        return Running(pod.name, revision, self._generations(revision))
+
+    def _generations(self, revision: str) -> Mapping[str, int]:
+        """Tell what a revision runs, without what only looks like what is wanted.
+
+        A rule that was deleted and made again counts its generations from one again.
+        """
+        if revision not in self._told:
+            known = self._known[revision]
+            self._told[revision] = {
+                rule: generation for rule, generation in known.generations.items() if not self._is_another(rule, known)
+            }
+        return self._told[revision]
+
+    def _is_another(self, rule: str, known: _Known) -> bool:
+        return (
+            rule in known.documents
+            and known.generations[rule] == self._wanted.generations.get(rule)
+            and known.documents[rule] != self._wanted.documents.get(rule)
+        )
 
     async def _get(self, pod: WorkerPod, path: str, type_: type[Any]) -> Any:
         response = await self._client.get(f"http://{pod.address}{path}", timeout=ANSWER_SECONDS)
         response.raise_for_status()
         return msgspec.json.decode(response.content, type=type_)
 
-    def _learn(self, revision: str, generations: Mapping[str, int]) -> None:
-        self._known[revision] = self._known.pop(revision, generations)
+    def _learn(self, revision: str, known: _Known) -> None:
+        self._known[revision] = self._known.pop(revision, known)
         while len(self._known) > REMEMBERED_RULESETS:
-            del self._known[next(iter(self._known))]
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._told.pop(oldest, None)

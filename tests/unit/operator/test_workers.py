@@ -7,6 +7,7 @@ import httpx2
 import kmock
 import pytest
 from tests.unit.operator.declaring import declared
+from tests.unit.rules.making import cel
 
 from the_eye_operator import workers
 from the_eye_operator.cluster import WorkerPod
@@ -60,6 +61,20 @@ async def test_what_is_remembered_is_not_asked_for(asking: Workers, pods: list[P
 
     assert view == WorkerView((Running("worker-0", ruleset.revision, {"shop/a": 3}),))
     assert pods[0].asked == ["/ruleset"]
+
+
+async def test_a_rule_that_was_made_again_is_another_than_its_namesake(asking: Workers, pods: list[Pod]) -> None:
+    """Both are generation 1, but a worker that runs the former does not run the latter."""
+    former = decide([declared("a", **cel("true")), declared("b")], compiled(())).ruleset
+    latter = decide([declared("a", uid="again", **cel("false")), declared("b")], former).ruleset
+    asking.remember(former)
+    asking.remember(latter)
+    pods[0].runs(former.revision)
+    pods[1].runs(latter.revision)
+
+    view = await asking.look([pod.pod for pod in pods])
+
+    assert (view.running("shop/a", 1), view.running("shop/b", 1)) == (1, 2)
 
 
 async def test_a_revision_that_is_not_known_is_asked_for_once(asking: Workers, pods: list[Pod]) -> None:
