@@ -49,6 +49,7 @@ async def operating(
             await until(lambda: server.watching > 0)  # kopf takes 5 seconds to stop while it starts
             ended = [task for task in tasks if task.done()]
         finally:
+            reconciler.wake()  # the moment at which it is hardest to stop
             for task in tasks:
                 task.cancel()
             async with asyncio.timeout(PATIENCE):

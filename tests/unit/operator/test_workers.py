@@ -179,6 +179,19 @@ async def test_only_the_latest_rulesets_are_remembered(asking: Workers, pods: li
     assert pods[0].asked == ["/ruleset", "/ruleset/rules"]
 
 
+async def test_a_ruleset_that_is_remembered_again_is_one_of_the_latest(asking: Workers, pods: list[Pod]) -> None:
+    rulesets = [
+        decide([declared("a", generation=generation)], compiled(())).ruleset
+        for generation in range(1, REMEMBERED_RULESETS + 2)
+    ]
+    for ruleset in (*rulesets[:-1], rulesets[0], rulesets[-1]):
+        asking.remember(ruleset)
+    pods[0].runs(rulesets[0].revision)
+    await asking.look([pods[0].pod])
+
+    assert pods[0].asked == ["/ruleset"]
+
+
 def test_those_that_run_a_version_are_counted() -> None:
     view = WorkerView((Running("a", "x", {"r": 1}), Running("b", "y", {"r": 2}), Running("c", "y", {"r": 2, "s": 1})))
 
