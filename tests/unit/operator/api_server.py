@@ -169,7 +169,7 @@ class ApiServer:
     def fail(
         self, status: HTTPStatus, *, times: int = 1_000_000, retry_after: str = "", **wanted: str | None
     ) -> Failure:
-        """Let requests fail whose ``method``, ``plural``, ``action``, ``name`` or ``subresource`` are as wanted."""
+        """Let requests fail whose ``method``, ``plural``, ``namespace``, ``action`` and so on are as wanted."""
         failure = Failure(wanted, times)
 
         def refuse(request: Request) -> Payload:
@@ -206,7 +206,9 @@ class ApiServer:
             self._delete(key)
         self._defined = False
         del self._kmock.resources[DEFINITION]
-        if not deleted:
+        if deleted:
+            asyncio.get_running_loop().call_later(0.1, self.disconnect)  # after the deletions were told
+        else:
             self.disconnect()
 
     def disconnect(self) -> None:
@@ -321,6 +323,7 @@ def _told(request: Request) -> dict[str, str | None]:
         "method": request.method.value,
         "action": request.action.value.lower() if request.action else None,
         "plural": request.resource.plural if request.resource else None,
+        "namespace": request.namespace,
         "name": request.name,
         "subresource": request.subresource,
     }

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from kmock import KubernetesScaffold
+from lightkube.models.core_v1 import ObjectReference
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Event
 from tests.unit.operator.api_server import NAMESPACE, RULES, ApiServer
 from tests.unit.rules.making import cel
 
@@ -179,3 +182,16 @@ async def test_a_status_is_merged_and_nothing_else(server: ApiServer, cluster: C
 
     assert patched["status"] == server.status("a") == {"y": 2, "z": [3]}
     assert [write.subresource for write in server.writes() if write.plural == RULES] == ["status", "status"]
+
+
+async def test_an_event_that_is_there_already_will_do(server: ApiServer, cluster: Cluster) -> None:
+    event = Event(
+        metadata=ObjectMeta(name="a", namespace=NAMESPACE), involvedObject=ObjectReference(name="rule"), message="news"
+    )
+    await cluster.create_event(event)
+    await cluster.create_event(event)
+    assert [found["message"] for found in server.objects("events")] == ["news"]
+
+    server.fail(HTTPStatus.FORBIDDEN, plural="events")
+    with pytest.raises(ClusterError, match="create an event: 403"):
+        await cluster.create_event(event)

@@ -34,6 +34,7 @@ from tests.unit.rules.making import cel
 
 from the_eye.rules.shards import INDEX
 from the_eye_operator import backing_off, cluster, publishing, reconciling, watch
+from the_eye_operator.reconciling import Reconciler
 
 pytestmark = pytest.mark.kmock(cls=KubernetesScaffold)
 
@@ -108,6 +109,11 @@ async def quiet(server: ApiServer) -> None:
         await asyncio.sleep(0.01)
 
 
+async def rest(reconciler: Reconciler) -> None:
+    """Wait until it has nothing left to do: what it does next is for what comes next."""
+    await until(lambda: (reconciler.health.report()["last_success_age_seconds"] or 0.0) >= 0.3)
+
+
 async def test_a_rule_that_is_created_is_published_and_its_author_told(server: ApiServer) -> None:
     async with operating(server, WITHOUT_RESYNC):
         await until(lambda: server.watching == 1)
@@ -150,8 +156,9 @@ async def test_a_broken_rule_is_refused_with_its_field_and_the_others_go_on(serv
 
 async def test_an_edit_puts_its_generation_in_force(server: ApiServer) -> None:
     server.apply("a", **cel("true"))
-    async with operating(server, WITHOUT_RESYNC):
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
         await until(lambda: in_force(server) == {"a": 1} and server.watching == 1)
+        await rest(reconciler)
         server.apply("a", **cel("false"))
         await until(lambda: server.status("a").get("observedGeneration") == 2)
 
@@ -202,8 +209,9 @@ async def test_a_restart_on_an_unchanged_cluster_writes_nothing(server: ApiServe
 async def test_a_deleted_rule_leaves_the_ruleset(server: ApiServer) -> None:
     server.apply("a", **cel("true"))
     server.apply("b", **cel("true"))
-    async with operating(server, WITHOUT_RESYNC):
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
         await until(lambda: in_force(server) == {"a": 1, "b": 1} and server.watching == 1)
+        await rest(reconciler)
         server.delete("a")
         await until(lambda: in_force(server) == {"b": 1})
 
@@ -365,14 +373,18 @@ async def test_a_definition_that_is_deleted_with_its_rules_leaves_the_ruleset_in
     """Kubernetes deletes all rules first, which a watch tells of: that is no wish to judge events by none."""
     server.apply("a", **cel("true"))
     server.apply("b", **cel("true"))
-    async with operating(server, WITHOUT_RESYNC):
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
         await until(lambda: server.condition("b", "Accepted") == "True Accepted" and server.watching == 1)
         server.undefine(deleted=True)
         await until(lambda: metric("definition_missing") == 1)
         assert in_force(server) == {"a": 1, "b": 1}
+        await until(lambda: server.watching == 0)
         server.define()
         server.apply("c", **cel("true"))
-        await until(lambda: in_force(server) == {"c": 1})
+        await until(lambda: in_force(server) == {"c": 1} and server.watching == 1)
+        await rest(reconciler)
+        server.apply("d", **cel("true"))
+        await until(lambda: in_force(server) == {"c": 1, "d": 1})
 
 
 async def test_an_edit_during_a_reconcile_is_not_told_what_became_of_the_version_before(server: ApiServer) -> None:
@@ -397,6 +409,16 @@ async def test_a_watch_that_is_lost_during_a_list_makes_another_list_due(server:
         reconciler.on_lost()
         config_maps.set()
         await until(lambda: lists(server) == 2)
+
+
+async def test_a_watch_that_is_lost_makes_a_list_due_at_once(server: ApiServer) -> None:
+    server.apply("a", **cel("true"))
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
+        await until(lambda: in_force(server) == {"a": 1} and server.watching == 1)
+        await rest(reconciler)
+        before = lists(server)
+        reconciler.on_lost()
+        await until(lambda: lists(server) == before + 1)
 
 
 async def test_nothing_is_written_while_nothing_changes(server: ApiServer) -> None:
@@ -526,6 +548,29 @@ async def test_rules_of_several_namespaces_are_one_ruleset(server: ApiServer) ->
         await until(lambda: server.rule("b", "billing").get("status", {}).get("observedGeneration") == 2)
 
     assert "status" not in server.rule("c", "elsewhere")
+
+
+async def test_a_namespace_that_may_not_be_listed_hurts_no_other(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in force of it stays, also in an operator that has never seen its rules."""
+    monkeypatch.setattr(reconciling, "UNSEEN_SECONDS", 0.5)
+    namespaces = [NAMESPACE, "billing"]
+    server.apply("a", **cel("true"))
+    server.apply("b", namespace="billing", **cel("true"))
+    async with operating(server, BRISK, namespaces):
+        await until(lambda: in_force(server) == {"a": 1, "b": 1} and server.watching == 2)
+    server.apply("a", **cel("false"))
+    server.apply("b", namespace="billing", **cel("false"))
+    forbidden = server.fail(HTTPStatus.FORBIDDEN, plural=RULES, action="list", namespace="billing")
+
+    async with operating(server, BRISK, namespaces) as reconciler:
+        await until(lambda: in_force(server) == {"a": 2, "b": 1})
+        await until(lambda: server.status("a").get("observedGeneration") == 2)
+        assert "billing" in reconciler.health.report()["last_error"]
+        forbidden.end()
+        await until(lambda: in_force(server) == {"a": 2, "b": 2})
+        await until(lambda: reconciler.health.report()["last_error"] is None)
 
 
 async def test_a_list_of_many_pages_is_read_whole(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
