@@ -380,9 +380,10 @@ async def test_a_definition_that_is_deleted_with_its_rules_leaves_the_ruleset_in
         assert in_force(server) == {"a": 1, "b": 1}
         await until(lambda: server.watching == 0)
         server.define()
-        server.apply("c", **cel("true"))
-        await until(lambda: in_force(server) == {"c": 1} and server.watching == 1)
+        await until(lambda: in_force(server) == {} and server.watching == 1)
         await rest(reconciler)
+        server.apply("c", **cel("true"))
+        await until(lambda: in_force(server) == {"c": 1})
         server.apply("d", **cel("true"))
         await until(lambda: in_force(server) == {"c": 1, "d": 1})
 
