@@ -6,7 +6,7 @@ nor the workers' fresh events wait for it.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from the_eye.durations import parse_duration
-from the_eye.rules.backtest import MAX_SECONDS, BacktestResult, Request, State
+from the_eye.rules.backtest import EVENT_IDS, MAX_SECONDS, BacktestResult, Request, State
 from the_eye.rules.manifest import RefusedManifest
 from the_eye_operator.backing_off import BackOff
 from the_eye_operator.cluster import Cluster, ClusterError
@@ -37,15 +37,20 @@ MAX_REQUESTED = 63
 
 ENDED = (State.DONE, State.FAILED)
 
+PROGRAM = (sys.executable, "-m", "the_eye.rules.backtest")
+"""A Request on its standard input, BacktestResults on its standard output."""
+
 _log = structlog.get_logger(__name__)
 
 
 class Backtests:
     """Runs what is asked for and not done yet, and tells of it in the rule's status."""
 
-    def __init__(self, cluster: Cluster, declared: DeclaredRules) -> None:
+    def __init__(self, cluster: Cluster, declared: DeclaredRules, program: Sequence[str] = PROGRAM) -> None:
         self._cluster = cluster
         self._declared = declared
+        self._program = program
+        self._refused: ClusterError | None = None
 
     async def run(self) -> None:
         """Run what is asked for, until cancelled."""
@@ -63,8 +68,10 @@ class Backtests:
     async def run_due(self) -> None:
         """Run all that is due.
 
-        Raises ClusterError when a status could not be patched; that back-test is due again.
+        Raises ClusterError when a status could not be patched; that back-test is due again. When it is that of one
+        rule, the others have their turn first.
         """
+        self._refused = None
         for rule in self._declared.all():
             if not rule.backtest and rule.status.get("backtest"):
                 await self._forget(rule)
@@ -75,6 +82,8 @@ class Backtests:
             current = self._declared.get(rule.uid)
             if current is not None and is_due(current):  # still, for others took their time
                 await self._backtest(current)
+        if self._refused is not None:
+            raise self._refused
 
     async def _backtest(self, rule: Declared) -> None:
         request = request_for(rule, datetime.now(UTC))
@@ -82,9 +91,9 @@ class Backtests:
             await self._tell(rule, failed(request))
             return
         _log.info("backtest_started", rule=rule.id, window=rule.backtest, generation=rule.generation)
-        async with _process() as process:
+        async with _process(self._program) as process:
             result = await self._follow(rule, request, process)
-        if result is not None:
+        if result is not None and self._is_wanted(rule):
             await self._tell(rule, result)
             _log.info("backtest_ended", rule=rule.id, state=result["state"], examined=result.get("examined"))
 
@@ -105,11 +114,11 @@ class Backtests:
                     if loop.time() - told_at >= TELL_SECONDS:
                         await self._tell(rule, fields_of(result))
                         told_at = loop.time()
+                return failed(f"its process ended by itself, with status {await process.wait()}")
         except TimeoutError:
             return failed(f"it did not end within {END_SECONDS:g} seconds")
-        except (msgspec.DecodeError, OSError) as error:
+        except (ValueError, OSError) as error:  # no result of a back-test, a line without end, or a broken pipe
             return failed(f"its process cannot be talked to: {error}")
-        return failed(f"its process ended by itself, with status {await process.wait()}")
 
     def _is_wanted(self, rule: Declared) -> bool:
         current = self._declared.get(rule.uid)
@@ -126,8 +135,10 @@ class Backtests:
         try:
             self._declared.patched(await self._cluster.patch_status(rule.namespace, rule.name, status))
         except ClusterError as error:
-            if not error.missing:
+            if not error.concerns_one_object:
                 raise
+            if not error.missing:
+                self._refused = error
 
 
 NOTHING: Mapping[str, Any] = dict.fromkeys(
@@ -168,7 +179,7 @@ def fields_of(result: BacktestResult) -> dict[str, Any]:
         "examined": result.examined,
         "violations": result.violations,
         "share": round(result.share, 6),
-        "eventIds": [str(event_id) for event_id in result.event_ids],
+        "eventIds": [str(event_id) for event_id in result.event_ids[:EVENT_IDS]],
         "truncated": result.truncated,
         "message": result.message[:MAX_MESSAGE] or None,
         "finishedAt": rfc3339(datetime.now(UTC)) if result.state in ENDED else None,
@@ -176,14 +187,10 @@ def fields_of(result: BacktestResult) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _process() -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(program: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start the process, and see to its end however the block ends."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "the_eye.rules.backtest",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+        *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         yield process
