@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import psycopg
 import structlog
+from msgspec import Meta
 
 from the_eye.rules.manifest import ValidatorRule
 from the_eye.settings import StoreSettings
@@ -30,12 +32,26 @@ MOST_PATCHES = 100
 _log = structlog.get_logger(__name__)
 
 
+Version = tuple[str, int]
+"""A rule's uid and generation."""
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
 class Audited(msgspec.Struct, frozen=True):
     """A rule in Audit, and since when its version counts."""
 
     rule: Declared
     manifest: ValidatorRule
-    since: datetime
+    began: datetime
+    """When its version was first seen in force."""
+    counted: datetime
+    """When it was last counted. A count like the one before is not told: the status does not say it."""
+
+    @property
+    def version(self) -> Version:
+        """What ``began`` holds for."""
+        return self.rule.uid, self.rule.generation
 
 
 class Audits:
@@ -48,50 +64,64 @@ class Audits:
         self._declared = declared
         self._store = store
         self._pause_seconds = pause_seconds
+        self._audited: dict[Version, Audited] = {}
+        """Those of the last round."""
 
     async def run(self) -> None:
         """Count and tell again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._pause_seconds)
             try:
-                await self.round()
+                await self.round(datetime.now(UTC))
             except (ClusterError, psycopg.Error) as error:
                 _log.warning("audit_not_told", error=" ".join(str(error).split()))
 
-    async def round(self) -> None:
+    async def round(self, now: datetime) -> None:
         """Count once.
 
         Raises ClusterError and psycopg.Error; what was told until then stays told.
         """
-        now = datetime.now(UTC)
-        audited = audited_rules(self._declared.all(), now)
-        if self._store is not None and audited:
-            counted = await asyncio.to_thread(_count, self._store, audited)
-            changed = [(rule, fields) for rule, fields in counted if _says_less(rule, fields)]
-            for rule, fields in changed[:MOST_PATCHES]:
-                await self._tell(rule, {"audit": {**fields, "updatedAt": rfc3339(now)}})
         for rule in self._declared.all():
             if rule.status.get("audit") and not _is_audit(rule):
                 await self._tell(rule, {"audit": None})
+        audited = audited_rules(self._declared.all(), self._audited, now)
+        self._audited = {one.version: one for one in audited}
+        if self._store is None or not audited:
+            return
+        counted = await asyncio.to_thread(_count, self._store, audited, now)
+        self._audited |= {one.version: msgspec.structs.replace(one, counted=now) for one, _ in counted}
+        changed = [(one.rule, fields) for one, fields in counted if _says_less(one.rule, fields)]
+        for rule, fields in sorted(changed, key=lambda change: _told_at(change[0]))[:MOST_PATCHES]:
+            await self._tell(rule, {"audit": {**fields, "updatedAt": rfc3339(now)}})
 
     async def _tell(self, rule: Declared, status: Mapping[str, Any]) -> None:
         try:
             self._declared.patched(await self._cluster.patch_status(rule.namespace, rule.name, status))
         except ClusterError as error:
-            if not error.missing:
+            if not error.concerns_one_object:
                 raise
+            if not error.missing:
+                _log.warning("audit_not_told", rule=rule.id, error=str(error))
 
 
-def audited_rules(rules: Iterable[Declared], now: datetime) -> list[Audited]:
-    """Find the rules in Audit whose declared version is in force, and since when to count: a day, or since it began.
+def audited_rules(rules: Iterable[Declared], earlier: Mapping[Version, Audited], now: datetime) -> list[Audited]:
+    """Find the rules in Audit whose declared version is in force.
 
-    When it began is known from its status, which repeats it until another version comes.
+    When that began is remembered from ``earlier``, and by a new operator taken from the status. The status cannot
+    stand for it all the time: of a count that was cut short it tells a later time, another one for each beginning; a
+    day later these would still be different, each with queries of its own, where otherwise all count the same day.
     """
     return [
-        Audited(rule, rule.manifest, max(_began(rule, now), now - WINDOW))
+        _audited(rule, rule.manifest, earlier.get((rule.uid, rule.generation)), now)
         for rule in rules
         if isinstance(rule.manifest, ValidatorRule) and _is_audit(rule)
     ]
+
+
+def _audited(rule: Declared, manifest: ValidatorRule, earlier: Audited | None, now: datetime) -> Audited:
+    if earlier is None:
+        return Audited(rule, manifest, _began(rule, now), _told_at(rule))
+    return Audited(rule, manifest, earlier.began, earlier.counted)
 
 
 def _is_audit(rule: Declared) -> bool:
@@ -102,25 +132,35 @@ def _is_audit(rule: Declared) -> bool:
 
 def _began(rule: Declared, now: datetime) -> datetime:
     told = rule.status.get("audit") or {}
-    if told.get("generation") == rule.generation and told.get("since"):
-        return datetime.fromisoformat(told["since"])
-    return now.replace(second=0, microsecond=0)  # in common with others that come now
+    since = _moment(told.get("since")) if told.get("generation") == rule.generation else None
+    return since or now.replace(second=0, microsecond=0)  # in common with others that come now
 
 
-def _count(store: StoreSettings, audited: list[Audited]) -> list[tuple[Declared, dict[str, Any]]]:
+def _told_at(rule: Declared) -> datetime:
+    return _moment((rule.status.get("audit") or {}).get("updatedAt")) or NEVER
+
+
+def _moment(text: Any) -> datetime | None:
+    with suppress(msgspec.ValidationError):  # where nothing was told, or by someone else
+        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+        return moment
+    return None
+
+
+def _count(store: StoreSettings, audited: list[Audited], now: datetime) -> list[tuple[Audited, dict[str, Any]]]:
     beginnings: dict[datetime, list[Audited]] = {}
     for one in audited:
-        beginnings.setdefault(one.since, []).append(one)
-    counted: list[tuple[Declared, dict[str, Any]]] = []
+        beginnings.setdefault(max(one.began, now - WINDOW), []).append(one)
+    counted: list[tuple[Audited, dict[str, Any]]] = []
     with connect(store, "the-eye operator", STATEMENT_SECONDS) as connection:
-        for since, some in sorted(beginnings.items(), key=_last_told)[:MOST_BEGINNINGS]:
+        for since, some in sorted(beginnings.items(), key=_last_counted)[:MOST_BEGINNINGS]:
             counts = audit_counts(connection, [one.manifest for one in some], since)
-            counted += [(one.rule, _fields(one, counts)) for one in some]
+            counted += [(one, _fields(one, counts)) for one in some]
     return counted
 
 
-def _last_told(group: tuple[datetime, list[Audited]]) -> str:
-    return min(str((one.rule.status.get("audit") or {}).get("updatedAt", "")) for one in group[1])
+def _last_counted(group: tuple[datetime, list[Audited]]) -> datetime:
+    return min(one.counted for one in group[1])
 
 
 def _fields(audited: Audited, counts: AuditCounts) -> dict[str, Any]:
