@@ -109,7 +109,9 @@ class Backtests:
                     result = msgspec.json.decode(line, type=BacktestResult)
                     if not self._is_wanted(rule):
                         return None
-                    if result.state in ENDED:
+                    if result.state is State.FAILED:
+                        return failed(result.message)  # for what was counted until then says nothing
+                    if result.state is State.DONE:
                         return fields_of(result)
                     if loop.time() - told_at >= TELL_SECONDS:
                         await self._tell(rule, fields_of(result))
@@ -171,7 +173,7 @@ def failed(message: str) -> dict[str, Any]:
 
 
 def fields_of(result: BacktestResult) -> dict[str, Any]:
-    """Say a result as the status does."""
+    """Say what was found as the status does."""
     return {
         "state": result.state.value,
         "from": rfc3339(result.from_),
@@ -182,7 +184,7 @@ def fields_of(result: BacktestResult) -> dict[str, Any]:
         "eventIds": [str(event_id) for event_id in result.event_ids[:EVENT_IDS]],
         "truncated": result.truncated,
         "message": result.message[:MAX_MESSAGE] or None,
-        "finishedAt": rfc3339(datetime.now(UTC)) if result.state in ENDED else None,
+        "finishedAt": rfc3339(datetime.now(UTC)) if result.state is State.DONE else None,
     }
 
 

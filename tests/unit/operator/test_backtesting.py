@@ -292,11 +292,25 @@ async def test_it_is_told_how_far_it_is(
         (printing("Traceback (most recent call last):"), "its process cannot be talked to: "),
         (printing('{"state": "Ready"}'), "its process cannot be talked to: "),
         (printing("x" * 100_000), "its process cannot be talked to: "),
+        (
+            printing(msgspec.structs.replace(RUNNING, state=State.FAILED, message="the store is away")),
+            "the store is away",
+        ),
         (("true",), "its process ended by itself, with status 0"),
         (("sleep", "60"), "it did not end within 0.3 seconds"),
         (("sh", "-c", "exec sleep 60 >&-"), "it did not end within 0.3 seconds"),
     ],
-    ids=["dies", "is killed", "prints garbage", "no such state", "line too long", "silent", "hangs", "hangs, mute"],
+    ids=[
+        "dies",
+        "is killed",
+        "prints garbage",
+        "no such state",
+        "line too long",
+        "says so",
+        "silent",
+        "hangs",
+        "hangs, mute",
+    ],
 )
 async def test_a_process_that_does_not_do_its_work_is_told_as_failed_and_nothing_of_an_earlier_one_stays(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, program: tuple[str, ...], message: str
