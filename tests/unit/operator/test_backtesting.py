@@ -255,15 +255,16 @@ async def test_of_several_the_others_are_pending(trial: Trial) -> None:
 async def test_one_that_is_not_asked_for_any_more_when_its_turn_comes_is_left_out(trial: Trial, tmp_path: Path) -> None:
     for name in "ab":
         await trial.ask(name)
-    end = tmp_path / "end"
-    running = asyncio.create_task(trial.run(waiting_for(end, tmp_path / "pid", then=DONE)))
-    await until((tmp_path / "pid").exists)
+    end, pids = tmp_path / "end", tmp_path / "pids"
+    running = asyncio.create_task(trial.run(waiting_for(end, pids, then=DONE)))
+    await until(pids.exists)
     trial.server.delete("b")
     trial.see()
     end.touch()
     await running
 
     assert trial.states() == [("b", "Pending"), ("a", "Done")]
+    assert len(pids.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ async def test_it_is_told_how_far_it_is(
         (printing('{"state": "Ready"}'), "its process cannot be talked to: "),
         (printing("x" * 100_000), "its process cannot be talked to: "),
         (
-            printing(msgspec.structs.replace(RUNNING, state=State.FAILED, message="the store is away")),
+            printing(msgspec.structs.replace(RUNNING, state=State.FAILED, message="the store is away" + "!" * 2_000)),
             "the store is away",
         ),
         (("true",), "its process ended by itself, with status 0"),
@@ -330,7 +331,7 @@ async def test_a_process_that_does_not_do_its_work_is_told_as_failed_and_nothing
 def waiting_for(end: Path, pid: Path, then: BacktestResult | None = None) -> tuple[str, ...]:
     """A process that is silent until there is a file, and then prints a last line or dies."""
     last = "exit 3" if then is None else 'echo "$3"'
-    script = f'echo $$ > "$2"; while [ ! -e "$1" ]; do sleep 0.01; done; {last}'
+    script = f'echo $$ >> "$2"; while [ ! -e "$1" ]; do sleep 0.01; done; {last}'
     return ("sh", "-c", script, "sh", str(end), str(pid), msgspec.json.encode(then).decode())
 
 
