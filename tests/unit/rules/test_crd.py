@@ -84,6 +84,15 @@ def test_it_describes_these_fields() -> None:
     }
 
 
+def test_these_fields_have_a_choice() -> None:
+    assert {path: part["enum"] for path, part in PARTS.items() if "enum" in part} == {
+        "spec.action": ["Audit", "Enforce"],
+        "spec.failurePolicy": ["Fail", "Ignore"],
+        "status.backtest.state": ["Done", "Failed", "Pending", "Running"],
+        "status.conditions[].status": ["False", "True", "Unknown"],
+    }
+
+
 def test_every_field_is_described() -> None:
     undescribed = [path for path, part in PARTS.items() if not path.endswith("[]") and not part.get("description")]
 
