@@ -1,6 +1,6 @@
 """What follows from the declared rules: which version of each is in force, and what is wrong with the others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -38,16 +38,18 @@ def compiled(rules: Iterable[ValidatorRule]) -> RuleSet:
     return compile_ruleset(rules, future_tolerance=NO_TOLERANCE).ruleset
 
 
-def decide(declared: Iterable[Declared], in_force: RuleSet) -> Decision:
+def decide(declared: Iterable[Declared], in_force: RuleSet, unseen: Collection[str] = ()) -> Decision:
     """Compile what is new, keep the last good version of what is refused, and freeze what is paused.
 
-    A rule that ``in_force`` holds unchanged is not compiled again.
+    In the namespaces ``unseen`` whatever is in force stays: nobody knows whether it is still declared. A rule that
+    ``in_force`` holds unchanged is not compiled again.
     """
     rules = tuple(declared)
     candidates = [rule.manifest for rule in rules if isinstance(rule.manifest, ValidatorRule) and not rule.paused]
     compilation = compile_ruleset(candidates, future_tolerance=NO_TOLERANCE, previous=in_force)
     ids = {rule.id for rule in rules}
-    choice = fit(compilation.ruleset.rules, [rule for rule in in_force.rules if rule.id in ids])
+    kept = [rule for rule in in_force.rules if rule.id in ids or rule.manifest.metadata.namespace in unseen]
+    choice = fit(compilation.ruleset.rules, kept)
     refused = {rule.id: rule.errors for rule in (*choice.refused, *compilation.refused)}
     chosen = {rule.id: rule for rule in choice.rules}
     return Decision(

@@ -1,6 +1,6 @@
 """The ValidatorRules as the cluster has them, kept current by watching and put right by listing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -109,10 +109,14 @@ class DeclaredRules:
         """Say that a list is about to be asked for."""
         self._since_list.clear()
 
-    def end_list(self, bodies: Iterable[Mapping[str, Any]]) -> int:
-        """Take what the list said; returns how much of it no watch had told."""
+    def end_list(self, bodies: Iterable[Mapping[str, Any]], unseen: Collection[str] = ()) -> int:
+        """Take what the list said, but of the namespaces ``unseen``; returns how much of it no watch had told."""
         listed = {body["metadata"]["uid"]: body for body in bodies}
-        vanished = [uid for uid in self._rules if uid not in listed and uid not in self._since_list]
+        vanished = [
+            uid
+            for uid, rule in self._rules.items()
+            if uid not in listed and uid not in self._since_list and rule.namespace not in unseen
+        ]
         for uid in vanished:
             self._changed(self._rules.pop(uid, None) is not None)
         deleted_meanwhile = self._since_list - self._rules.keys()

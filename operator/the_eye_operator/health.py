@@ -1,6 +1,7 @@
 """Whether the loop goes round, and how long ago that did any good."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 STUCK_RESYNCS = 3
@@ -17,6 +18,7 @@ class Health:
         self._succeeded: float | None = None
         self._error = ""
         self._workers_error = ""
+        self._unseen = ""
 
     def succeeded(self) -> None:
         """Note a reconcile that succeeded."""
@@ -27,6 +29,10 @@ class Health:
         """Note one that failed."""
         self._ended = time.monotonic()
         self._error = error
+
+    def listed(self, refused: Iterable[str] = ()) -> None:
+        """Note which namespaces' rules may not be listed."""
+        self._unseen = "".join(f"the rules of {namespace} may not be listed; " for namespace in refused).rstrip("; ")
 
     def observed(self, error: str = "") -> None:
         """Note whether the workers could be looked at."""
@@ -46,5 +52,5 @@ class Health:
         return {
             "status": "stuck" if self.is_stuck else "ok",
             "last_success_age_seconds": age,
-            "last_error": self._error or self._workers_error or None,
+            "last_error": self._error or self._unseen or self._workers_error or None,
         }

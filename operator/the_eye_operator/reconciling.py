@@ -28,6 +28,9 @@ from the_eye_operator.workers import WorkerView
 CONFIRM_SECONDS = 1.0
 """How long a deletion waits for the list that confirms it."""
 
+UNSEEN_SECONDS = 30.0
+"""How soon a namespace that may not be listed is tried again."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -65,7 +68,9 @@ class Reconciler:
         self._losses = 0
         """How often changes may have gone by unseen."""
         self._listed_before = False
-        self._decided: tuple[int, Decision] | None = None
+        self._unseen: frozenset[str] = frozenset()
+        """Namespaces whose rules may not be listed."""
+        self._decided: tuple[tuple[int, frozenset[str]], Decision] | None = None
         self.health = Health(settings.operator_resync_seconds)
 
     def on_event(self, type_: str | None, body: Mapping[str, Any]) -> None:
@@ -133,14 +138,8 @@ class Reconciler:
         """Read everything anew: the rules, and what is published."""
         began, losses = time.monotonic(), self._losses
         self.declared.begin_list()
-        try:
-            bodies = [body for namespace in self._namespaces for body in await self._cluster.rules(namespace)]
-        except ClusterError as error:
-            if error.missing:  # their definition is not installed; what is published stays
-                metrics.DEFINITION_MISSING.set(1)
-                watch.forbid()
-            raise
-        missed = self.declared.end_list(bodies)
+        bodies = await self._ask_for_rules(watch)
+        missed = self.declared.end_list(bodies, self._unseen)
         metrics.DEFINITION_MISSING.set(0)
         watch.allow()
         if missed and self._listed_before:
@@ -150,14 +149,35 @@ class Reconciler:
         await self._publisher.tidy()
         self._listed_before = True
         if self._losses == losses:  # else this list may have been too early for what was lost
-            self._list_at = began + self._settings.operator_resync_seconds
+            self._list_at = began + (UNSEEN_SECONDS if self._unseen else self._settings.operator_resync_seconds)
+
+    async def _ask_for_rules(self, watch: Watching) -> list[dict[str, Any]]:
+        """List all namespaces; one whose rules may not be listed is noted, and hurts no other."""
+        bodies: list[dict[str, Any]] = []
+        refused: dict[str, ClusterError] = {}
+        for namespace in self._namespaces:
+            try:
+                bodies += await self._cluster.rules(namespace)
+            except ClusterError as error:
+                if error.missing:  # their definition is not installed; what is published stays
+                    metrics.DEFINITION_MISSING.set(1)
+                    watch.forbid()
+                if error.missing or not error.concerns_one_object or len(self._namespaces) == 1:
+                    raise
+                refused[namespace] = error
+                _log.warning("namespace_not_listed", namespace=namespace, error=str(error))
+        if len(refused) == len(self._namespaces):
+            raise next(iter(refused.values()))
+        self._unseen = frozenset(refused)
+        self.health.listed(refused)
+        return bodies
 
     async def _decide(self) -> Decision:
-        """Decide in a thread: compiling takes a millisecond a rule. Nothing is decided twice."""
-        version = self.declared.version
-        if self._decided is None or self._decided[0] != version:
-            in_force = self._publisher.in_force
-            self._decided = (version, await asyncio.to_thread(decide, self.declared.all(), in_force))
+        """Decide in a thread: compiling thousands of rules takes its time. Nothing is decided twice."""
+        key = (self.declared.version, self._unseen)
+        if self._decided is None or self._decided[0] != key:
+            rules, in_force = self.declared.all(), self._publisher.in_force
+            self._decided = (key, await asyncio.to_thread(decide, rules, in_force, self._unseen))
         return self._decided[1]
 
     def _statuses(self, decision: Decision, view: WorkerView) -> Iterable[tuple[Declared, dict[str, Any]]]:
