@@ -56,8 +56,10 @@ class Api:
             look_seconds=settings.token_refresh_seconds,
         )
         self.tokens = TokenSnapshot(self._read_tokens, self._token_copy.load, settings.token_refresh_seconds)
+        turns = Turns(waiting_max_bytes=settings.pending_max_bytes)
         self.group_commit = GroupCommit(
             self.queue.put,
+            turns.shared,
             max_events=settings.group_max_events,
             max_bytes=settings.group_max_bytes,
             pending_max_bytes=settings.pending_max_bytes,
@@ -71,7 +73,7 @@ class Api:
             self.group_commit,
             RateLimiter(default_limit(settings)),
             self.backlog,
-            Turns(waiting_max_bytes=settings.pending_max_bytes),
+            turns,
         )
         self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest)
 
