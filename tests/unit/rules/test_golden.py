@@ -44,7 +44,8 @@ SCHEMA_CASES = [
         ["$.data.a schema.maximum"],
     ),
     golden("maximum beyond a double", schema(a={"maximum": 5}), b'{"a": 1e400}', ["$.data.a schema.maximum"]),
-    golden("minimum beyond a double", schema(a={"minimum": 5}), b'{"a": [], "b": 1}', NOTHING),
+    golden("minimum beyond a double", schema(a={"minimum": 5}), b'{"a": -1e400}', ["$.data.a schema.minimum"]),
+    golden("minimum is for numbers alone", schema(a={"minimum": 5}), {"a": []}, NOTHING),
     golden("64 bits are exact", schema(a={"const": 2**64 - 1}), {"a": 2**64 - 2}, ["$.data.a schema.const"]),
     golden(
         "items",
@@ -123,6 +124,12 @@ SCHEMA_CASES = [
     golden("format date-time", schema(a={"format": "date-time"}), {"a": "2023-01-01T09:15:27Z"}, NOTHING),
     golden(
         "format date-time with a blank",
+        schema(a={"format": "date-time"}),
+        {"a": "2023-01-01 09:15:27Z"},
+        ["$.data.a schema.format"],
+    ),
+    golden(
+        "format date-time with a thirteenth month",
         schema(a={"format": "date-time"}),
         {"a": "2023-13-01T09:15:27Z"},
         ["$.data.a schema.format"],
