@@ -117,6 +117,19 @@ def test_a_processs_own_settings_win() -> None:
     assert {levels[name] for name in ("worker", "operator", "migration", "maintenance", "test")} == {"debug"}
 
 
+def test_an_upgrade_drops_no_partition_where_maintenance_is_off() -> None:
+    """Each version runs `the-eye maintain` once, for the first events' partitions."""
+
+    def kept(*, enabled: bool) -> set[int]:
+        """Give the retention in days that is in force for a migration."""
+        maintenance = {"enabled": enabled, "settings": {"THE_EYE_RETENTION_DAYS": 30}}
+        environs = environments(render({"tasks": {"maintenance": maintenance}}).pod("migration"))
+        return {RetentionSettings.load(environ).retention_days for environ in environs}
+
+    assert kept(enabled=True) == {30}
+    assert min(kept(enabled=False)) > 365 * 1000
+
+
 def test_every_setting_can_be_given_to_a_process_that_reads_it() -> None:
     """Or follows from the other values."""
     read = {group for groups in SETTINGS.values() for group in groups}
