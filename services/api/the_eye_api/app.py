@@ -16,7 +16,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, License, SecurityScheme
 from litestar.static_files import create_static_files_router
 
-from the_eye.queue import QueueUnavailableError, QueueWriter
+from the_eye.queue import QueueWriter
 from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
 from the_eye.store.applications import live_tokens
 from the_eye.store.connect import AsyncPool, make_async_pool
@@ -29,8 +29,9 @@ from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import Ingest
 from the_eye_api.ingest_docs import document_ingest
 from the_eye_api.limits import RateLimiter, default_limit
-from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem, unavailable
+from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem
 from the_eye_api.queries import query_handlers
+from the_eye_api.readiness import Readiness
 from the_eye_api.token_copy import TokenCopyKeeper
 from the_eye_api.turns import Turns
 
@@ -56,6 +57,7 @@ class Api:
             look_seconds=settings.token_refresh_seconds,
         )
         self.tokens = TokenSnapshot(self._read_tokens, self._token_copy.load, settings.token_refresh_seconds)
+        self.readiness = Readiness(self.tokens, self.queue, self.pool)
         turns = Turns(waiting_max_bytes=settings.pending_max_bytes)
         self.group_commit = GroupCommit(
             self.queue.put,
@@ -146,16 +148,8 @@ def healthz() -> dict[str, str]:
 
 @get("/readyz", include_in_schema=False)
 async def readyz(api: "NamedDependency[Api]") -> dict[str, str]:
-    """Say that events can be accepted."""
-    if not api.tokens.loaded:
-        raise unavailable("tokens_not_loaded", "Tokens were not read yet: no database, and no copy of them.")
-    try:
-        await api.queue.check()
-    except QueueUnavailableError as error:
-        log.warning("not_ready", error=str(error))
-        raise unavailable(
-            "queue_unavailable", "The queue does not answer, or does not put every write on disk."
-        ) from error
+    """Say that events can be accepted, or could be once."""
+    await api.readiness.check()
     return {"status": "ready"}
 
 
