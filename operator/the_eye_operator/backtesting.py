@@ -91,20 +91,17 @@ class Backtests:
             await self._tell(rule, failed(request))
             return
         _log.info("backtest_started", rule=rule.id, window=rule.backtest, generation=rule.generation)
-        async with _process(self._program) as process:
-            result = await self._follow(rule, request, process)
+        result = await self._follow(rule, request)
         if result is not None and self._is_wanted(rule):
             await self._tell(rule, result)
             _log.info("backtest_ended", rule=rule.id, state=result["state"], examined=result.get("examined"))
 
-    async def _follow(
-        self, rule: Declared, request: Request, process: asyncio.subprocess.Process
-    ) -> dict[str, Any] | None:
-        """Tell how far it is; returns how it ended, and None as soon as nobody wants it any more."""
+    async def _follow(self, rule: Declared, request: Request) -> dict[str, Any] | None:
+        """Run it and tell how far it is; returns how it ended, and None as soon as nobody wants it any more."""
         told_at = 0.0
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(END_SECONDS):
+            async with asyncio.timeout(END_SECONDS), _process(self._program) as process:
                 async for line in _lines(process, request):
                     result = msgspec.json.decode(line, type=BacktestResult)
                     if not self._is_wanted(rule):
@@ -119,8 +116,8 @@ class Backtests:
                 return failed(f"its process ended by itself, with status {await process.wait()}")
         except TimeoutError:
             return failed(f"it did not end within {END_SECONDS:g} seconds")
-        except (ValueError, OSError) as error:  # no result of a back-test, a line without end, or a broken pipe
-            return failed(f"its process cannot be talked to: {error}")
+        except (ValueError, OSError) as error:  # no process, no result of a back-test, no end of a line, no pipe
+            return failed(f"its process cannot be started or talked to: {error}")
 
     def _is_wanted(self, rule: Declared) -> bool:
         current = self._declared.get(rule.uid)
