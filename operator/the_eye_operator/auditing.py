@@ -26,6 +26,9 @@ WINDOW = timedelta(hours=24)
 MOST_BEGINNINGS = 20
 """How many different times one round counts from: each is a few queries. The rest waits for the next round."""
 
+TOLD_ANEW = timedelta(hours=1)
+"""After this a count is told although it is the same: its age says whether anybody still counts."""
+
 MOST_PATCHES = 100
 """Statuses that one round brings up to date."""
 
@@ -46,7 +49,7 @@ class Audited(msgspec.Struct, frozen=True):
     began: datetime
     """When its version was first seen in force."""
     counted: datetime
-    """When it was last counted. A count like the one before is not told: the status does not say it."""
+    """When it was last counted. A count like the one before is not told for an hour: the status does not say it."""
 
     @property
     def version(self) -> Version:
@@ -90,7 +93,7 @@ class Audits:
             return
         counted = await asyncio.to_thread(_count, self._store, audited, now)
         self._audited |= {one.version: msgspec.structs.replace(one, counted=now) for one, _ in counted}
-        changed = [(one.rule, fields) for one, fields in counted if _says_less(one.rule, fields)]
+        changed = [(one.rule, fields) for one, fields in counted if _is_news(one.rule, fields, now)]
         for rule, fields in sorted(changed, key=lambda change: _told_at(change[0]))[:MOST_PATCHES]:
             await self._tell(rule, {"audit": {**fields, "updatedAt": rfc3339(now)}})
 
@@ -173,6 +176,7 @@ def _fields(audited: Audited, counts: AuditCounts) -> dict[str, Any]:
     }
 
 
-def _says_less(rule: Declared, fields: Mapping[str, Any]) -> bool:
+def _is_news(rule: Declared, fields: Mapping[str, Any], now: datetime) -> bool:
     told = rule.status.get("audit") or {}
-    return any(told.get(field) != fields[field] for field in ("generation", "events", "violations"))
+    said = all(told.get(field) == fields[field] for field in ("generation", "events", "violations"))
+    return not said or now - _told_at(rule) >= TOLD_ANEW

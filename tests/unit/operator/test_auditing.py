@@ -223,6 +223,16 @@ async def test_counts_like_those_before_are_not_told_again(audit: Audit) -> None
     assert (audit.told()["events"], audit.told()["violations"]) == (4, 1)
 
 
+async def test_counts_that_stay_the_same_are_told_anew_after_an_hour(audit: Audit) -> None:
+    """Otherwise counts that nobody brings up to date look like those of a quiet week."""
+    await audit.rule(status={**IN_FORCE, "audit": told(NOW - 2 * HOUR, at=NOW - HOUR)})
+    await audit.audits.round(NOW)
+
+    assert audit.told()["updatedAt"] == rfc3339(NOW)
+    await audit.audits.round(NOW + 59 * MINUTE)
+    assert audit.told()["updatedAt"] == rfc3339(NOW)
+
+
 async def test_another_version_is_told_whatever_its_counts(audit: Audit) -> None:
     await audit.rule(status={"inForceGeneration": 2, "audit": told(NOW - HOUR)})
     audit.server.apply("rule", action="Audit", match={"name": "other"}, **SOUND)
