@@ -2,7 +2,6 @@
 
 import random
 
-from the_eye_operator import metrics
 from the_eye_operator.cluster import ClusterError
 
 FIRST, LONGEST = 0.5, 30.0
@@ -26,7 +25,6 @@ class BackOff:
 
     def failed(self, error: ClusterError) -> float:
         """Tell how many seconds to wait, some of them by chance so that not all operators come back at once."""
-        metrics.API_ERRORS.labels(error.status or "none").inc()
         self.failures += 1
         pause = growing(FIRST, self.failures - 1, LONGEST)
         return max(error.retry_after, pause * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

@@ -19,6 +19,7 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import PatchType
 
 from the_eye.settings import SettingsError
+from the_eye_operator import metrics
 
 CALL_SECONDS = 15.0
 """Deadline of one call."""
@@ -42,6 +43,11 @@ class ClusterError(Exception):
     def concerns_one_object(self) -> bool:
         """Whether other objects may fare better: the server is there and has looked at the call."""
         return self.status is not None and self.status not in _EVERYONES
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether a permission is missing."""
+        return self.status == HTTPStatus.FORBIDDEN
 
     @property
     def missing(self) -> bool:
@@ -171,9 +177,11 @@ async def _translated(what: str) -> AsyncIterator[None]:
     except httpx2.HTTPStatusError as error:
         reason = error.status.message if isinstance(error, ApiError) else error.response.reason_phrase
         message = f"{what}: {error.response.status_code} {reason}"
+        metrics.API_ERRORS.labels(error.response.status_code).inc()
         raise ClusterError(message, error.response.status_code, _retry_after(error.response)) from error
     except (httpx2.HTTPError, OSError) as error:
         message = f"{what}: {type(error).__name__}: {error}"
+        metrics.API_ERRORS.labels("none").inc()
         raise ClusterError(message) from error
 
 

@@ -66,7 +66,8 @@ async def _work(cluster: Cluster, namespaces: list[str], settings: OperatorSetti
         on_event=lambda type_, body: loop.call_soon_threadsafe(reconciler.on_event, type_, body),
         on_lost=lambda: loop.call_soon_threadsafe(reconciler.on_lost),
     )
-    async with httpx2.AsyncClient() as client:
+    # Workers are asked directly, whatever proxy leads to the API server.
+    async with httpx2.AsyncClient(trust_env=False) as client:
         observer = Observer(cluster, Workers(client), settings, on_change=reconciler.wake, health=reconciler.health)
         audits = Audits(cluster, reconciler.declared, _store(), settings.operator_audit_seconds)
         tasks = [

@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 
 from the_eye.rules.manifest import FieldError, ValidatorRule
-from the_eye.rules.ruleset import CompiledRule, RuleSet, compile_ruleset
+from the_eye.rules.ruleset import Compilation, CompiledRule, RuleSet, compile_ruleset
 from the_eye.rules.shards import fit
 from the_eye_operator.declared import Declared
 
@@ -18,7 +18,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     """What became of one declared rule."""
 
     errors: tuple[FieldError, ...] = ()
-    """Why the declared version is not in force; empty when it is, and for a paused rule."""
+    """What is wrong with the declared version; nothing is wrong with one that only waits for the end of a pause."""
     in_force: CompiledRule | None = None
     """The version that workers are given: the declared one, an earlier one or none."""
 
@@ -33,24 +33,32 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     """By uid."""
 
 
-def compiled(rules: Iterable[ValidatorRule]) -> RuleSet:
-    """Compile rules that were in force; one that this version of the software refuses is not in it."""
-    return compile_ruleset(rules, future_tolerance=NO_TOLERANCE).ruleset
+def compiled(rules: Iterable[ValidatorRule], known: RuleSet | None = None) -> RuleSet:
+    """Compile rules that were in force; one that this version of the software refuses is not in it.
+
+    What ``known`` holds is not compiled again.
+    """
+    return compile_ruleset(rules, future_tolerance=NO_TOLERANCE, previous=known).ruleset
 
 
 def decide(declared: Iterable[Declared], in_force: RuleSet, unseen: Collection[str] = ()) -> Decision:
     """Compile what is new, keep the last good version of what is refused, and freeze what is paused.
 
-    In the namespaces ``unseen`` whatever is in force stays: nobody knows whether it is still declared. A rule that
-    ``in_force`` holds unchanged is not compiled again.
+    A rule that was deleted and made again does not inherit the version of its namesake. In the namespaces ``unseen``
+    whatever is in force stays: nobody knows whether it is still declared. A rule that ``in_force`` holds unchanged is
+    not compiled again.
     """
     rules = tuple(declared)
-    candidates = [rule.manifest for rule in rules if isinstance(rule.manifest, ValidatorRule) and not rule.paused]
-    compilation = compile_ruleset(candidates, future_tolerance=NO_TOLERANCE, previous=in_force)
-    ids = {rule.id for rule in rules}
-    kept = [rule for rule in in_force.rules if rule.id in ids or rule.manifest.metadata.namespace in unseen]
+    compilation = _compile((rule for rule in rules if not rule.paused), in_force)
+    paused = _compile((rule for rule in rules if rule.paused), in_force)  # only to tell what is wrong with them
+    uids = {rule.uid for rule in rules}
+    kept = [
+        rule
+        for rule in in_force.rules
+        if rule.manifest.metadata.uid in uids or rule.manifest.metadata.namespace in unseen
+    ]
     choice = fit(compilation.ruleset.rules, kept)
-    refused = {rule.id: rule.errors for rule in (*choice.refused, *compilation.refused)}
+    refused = {rule.id: rule.errors for rule in (*choice.refused, *compilation.refused, *paused.refused)}
     chosen = {rule.id: rule for rule in choice.rules}
     return Decision(
         ruleset=_ruleset(choice.rules, compilation.ruleset, in_force),
@@ -59,9 +67,12 @@ def decide(declared: Iterable[Declared], in_force: RuleSet, unseen: Collection[s
     )
 
 
+def _compile(rules: Iterable[Declared], in_force: RuleSet) -> Compilation:
+    manifests = [rule.manifest for rule in rules if isinstance(rule.manifest, ValidatorRule)]
+    return compile_ruleset(manifests, future_tolerance=NO_TOLERANCE, previous=in_force)
+
+
 def _errors(rule: Declared, refused: Mapping[str, tuple[FieldError, ...]]) -> tuple[FieldError, ...]:
-    if rule.paused:
-        return ()
     return refused.get(rule.id, ()) if isinstance(rule.manifest, ValidatorRule) else rule.manifest.errors
 
 

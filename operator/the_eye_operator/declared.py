@@ -68,6 +68,8 @@ class DeclaredRules:
         self.version = 0
         """Counted up whenever something changes that the ruleset may depend on."""
         self._rules: dict[str, Declared] = {}
+        self._uids: dict[str, str] = {}
+        """By the rule's id: there is one object of a name."""
         self._since_list: set[str] = set()
         """The uids of which news came since the last list began; of these the list knows nothing better."""
 
@@ -77,6 +79,11 @@ class DeclaredRules:
     def all(self) -> tuple[Declared, ...]:
         """All rules, by id."""
         return tuple(sorted(self._rules.values(), key=lambda rule: rule.id))
+
+    @property
+    def uids(self) -> Collection[str]:
+        """Of all rules."""
+        return self._rules.keys()
 
     def get(self, uid: str) -> Declared | None:
         """One rule."""
@@ -89,7 +96,14 @@ class DeclaredRules:
         known = self._rules.get(uid)
         if known is not None and known.resource_version >= int(body["metadata"]["resourceVersion"]):
             return False
-        rule = self._rules[uid] = read_declared(body, known)
+        rule = read_declared(body, known)
+        namesake = self._rules.get(self._uids.get(rule.id, uid))
+        if namesake is not None and namesake.uid != uid:
+            if namesake.resource_version >= rule.resource_version:
+                return False
+            self._forget(namesake.uid)  # its deletion went by unseen
+        self._rules[uid] = rule
+        self._uids[rule.id] = uid
         return self._changed(known is None or known.wanted != rule.wanted)
 
     def patched(self, body: Mapping[str, Any]) -> bool:
@@ -99,7 +113,13 @@ class DeclaredRules:
     def gone(self, uid: str) -> bool:
         """Forget an object that was deleted; false when it was not known."""
         self._since_list.add(uid)
-        return self._changed(self._rules.pop(uid, None) is not None)
+        return self._changed(self._forget(uid))
+
+    def _forget(self, uid: str) -> bool:
+        rule = self._rules.pop(uid, None)
+        if rule is not None and self._uids.get(rule.id) == uid:
+            del self._uids[rule.id]
+        return rule is not None
 
     def _changed(self, changed: bool) -> bool:  # noqa: FBT001 - the condition itself
         self.version += changed
@@ -118,7 +138,7 @@ class DeclaredRules:
             if uid not in listed and uid not in self._since_list and rule.namespace not in unseen
         ]
         for uid in vanished:
-            self._changed(self._rules.pop(uid, None) is not None)
+            self._changed(self._forget(uid))
         deleted_meanwhile = self._since_list - self._rules.keys()
         news = [self.seen(body) for uid, body in listed.items() if uid not in deleted_meanwhile]
         return len(vanished) + sum(news)

@@ -1,7 +1,6 @@
 """Whether the loop goes round, and how long ago that did any good."""
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 STUCK_RESYNCS = 3
@@ -17,8 +16,7 @@ class Health:
         self._ended = time.monotonic()
         self._succeeded: float | None = None
         self._error = ""
-        self._workers_error = ""
-        self._unseen = ""
+        self._concerns: dict[str, str] = {}
 
     def succeeded(self) -> None:
         """Note a reconcile that succeeded."""
@@ -30,13 +28,9 @@ class Health:
         self._ended = time.monotonic()
         self._error = error
 
-    def listed(self, refused: Iterable[str] = ()) -> None:
-        """Note which namespaces' rules may not be listed."""
-        self._unseen = "".join(f"the rules of {namespace} may not be listed; " for namespace in refused).rstrip("; ")
-
-    def observed(self, error: str = "") -> None:
-        """Note whether the workers could be looked at."""
-        self._workers_error = error
+    def note(self, part: str, error: str = "") -> None:
+        """Note what is wrong with a part of the work while the rest goes on; nothing, once it is well again."""
+        self._concerns[part] = error
 
     @property
     def is_stuck(self) -> bool:
@@ -52,5 +46,5 @@ class Health:
         return {
             "status": "stuck" if self.is_stuck else "ok",
             "last_success_age_seconds": age,
-            "last_error": self._error or self._unseen or self._workers_error or None,
+            "last_error": "; ".join(filter(None, (self._error, *self._concerns.values()))) or None,
         }

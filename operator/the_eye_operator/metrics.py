@@ -13,7 +13,10 @@ API_ERRORS = Counter(
     "the_eye_operator_api_errors", "Calls that the Kubernetes API refused or did not answer, by status.", ["status"]
 )
 RULES = Gauge(
-    "the_eye_operator_rules", "ValidatorRules by state; kept are refused, an earlier version in force.", ["state"]
+    "the_eye_operator_rules",
+    "ValidatorRules by state: accepted and in force; paused, with another version or none in force; kept, which are "
+    "refused with an earlier version in force; refused, with none.",
+    ["state"],
 )
 RULESET_INFO = Gauge("the_eye_operator_ruleset_info", "The published ruleset, as a label; always 1.", ["revision"])
 RULESET_BYTES = Gauge("the_eye_operator_ruleset_bytes", "Size of the published ruleset.")

@@ -70,12 +70,28 @@ class Observer:
             self._on_change()
         return view
 
+    async def first_view(self) -> WorkerView | None:
+        """Give what was seen last; look if nothing was yet. None when the workers may not be looked at.
+
+        Raises ClusterError when the API server fails for everything.
+        """
+        try:
+            return self.view or await self.look()
+        except ClusterError as error:
+            if not error.concerns_one_object:
+                raise
+            self._health.note("workers", str(error))
+            return None
+
     async def _nudge(self, pod: WorkerPod, revision: str) -> None:
+        """Have a pod's kubelet look at once. One that may not be told looks by itself, within a minute or two."""
         try:
             await self._cluster.annotate_pod(pod.name, {RULESET_ANNOTATION: revision})
         except ClusterError as error:
-            if not error.missing:  # the pod has gone meanwhile
+            if not error.concerns_one_object:
                 raise
+            if not error.missing:  # else the pod has gone meanwhile
+                _log.warning("worker_not_told", pod=pod.name, error=str(error))
 
     async def run(self) -> None:
         """Look again and again, until cancelled; begins when it is known what the workers should run."""
@@ -85,10 +101,10 @@ class Observer:
             try:
                 pause = self._pause(await self.look())
                 back_off.succeeded()
-                self._health.observed()
+                self._health.note("workers")
             except ClusterError as error:
                 pause = back_off.failed(error)
-                self._health.observed(str(error))
+                self._health.note("workers", str(error))
                 _log.warning("workers_not_observed", error=str(error), again_in_seconds=round(pause, 1))
             await self._wait(pause)
 

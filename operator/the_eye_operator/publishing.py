@@ -1,17 +1,17 @@
 """The published ruleset: its ConfigMaps, which are the record of what is in force, and writing them."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 import structlog
 
 from the_eye.rules.assembly import Problem
+from the_eye.rules.manifest import ValidatorRule
 from the_eye.rules.ruleset import RuleSet
 from the_eye.rules.shards import (
     INDEX,
     MAX_SHARDS,
     Layout,
-    Recovered,
     is_shard_name,
     pack,
     read_layout,
@@ -53,10 +53,11 @@ class Publisher:
             raise RuntimeError(message)
         return self._in_force
 
-    async def load(self) -> None:
+    async def load(self, declared: Container[str] = ()) -> None:
         """Read what is published: to begin with, and from time to time, for others can write there as well.
 
-        Raises ClusterError.
+        Of what another operator has published the newer versions are taken over, so that two agree in the end.
+        ``declared`` are the uids of the rules that there are. Raises ClusterError.
         """
         index = (await self._config_maps.config_map(self._name) or {}).get(INDEX)
         slots = {slot: await self._config_maps.config_map(self.slot_name(slot)) or {} for slot in range(MAX_SHARDS)}
@@ -70,14 +71,14 @@ class Publisher:
             slot: {name: not isinstance(read_shard(name, content), Problem) for name, content in files.items()}
             for slot, files in shards.items()
         }
-        self._take(recovered)
-
-    def _take(self, recovered: Recovered) -> None:
         for problem in recovered.problems:
             _log.warning("published_ruleset_damaged", problem=str(problem))
         self._layout = recovered.layout
-        if self._in_force is None:
-            self._in_force = compiled(recovered.rules)
+        known = self._in_force.rules if self._in_force else ()
+        newest = {rule.id: rule.manifest for rule in known}
+        newer = [rule for rule in recovered.rules if _is_newer(rule, newest.get(rule.id), declared)]
+        if newer or self._in_force is None:
+            self._in_force = compiled([*(newest | {rule.id: rule for rule in newer}).values()], self._in_force)
 
     def slot_name(self, slot: int) -> str:
         """Name the ConfigMap of a slot."""
@@ -116,3 +117,12 @@ class Publisher:
         await self._config_maps.change_config_map(self.slot_name(slot), data, LABELS)
         present = {**self._present.get(slot, {}), **{name: text is not None for name, text in data.items()}}
         self._present[slot] = {name: whole for name, whole in present.items() if data.get(name, "") is not None}
+
+
+def _is_newer(published: ValidatorRule, known: ValidatorRule | None, declared: Container[str]) -> bool:
+    if known is None:
+        return True
+    theirs, ours = published.metadata, known.metadata
+    if theirs.uid == ours.uid:
+        return theirs.generation > ours.generation
+    return ours.uid not in declared

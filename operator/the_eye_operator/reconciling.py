@@ -6,12 +6,13 @@ to look again, so that an API server that is away, throttles or contradicts is w
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 
+from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import OperatorSettings
 from the_eye_operator import metrics
 from the_eye_operator.backing_off import BackOff
@@ -37,8 +38,8 @@ _log = structlog.get_logger(__name__)
 class Watching(Protocol):
     """What the loop tells the watch."""
 
-    def allow(self) -> None:
-        """ValidatorRules can be listed."""
+    def allow(self, namespaces: Collection[str]) -> None:
+        """In these namespaces ValidatorRules can be listed."""
 
     def forbid(self) -> None:
         """They cannot."""
@@ -62,7 +63,6 @@ class Reconciler:
         self._settings = settings
         self._publisher = publisher
         self.declared = DeclaredRules()
-        self._teller = Teller(cluster, self.declared)
         self._wake = asyncio.Event()
         self._list_at = 0.0
         self._losses = 0
@@ -72,6 +72,7 @@ class Reconciler:
         """Namespaces whose rules may not be listed."""
         self._decided: tuple[tuple[int, frozenset[str]], Decision] | None = None
         self.health = Health(settings.operator_resync_seconds)
+        self._teller = Teller(cluster, self.declared, self.health)
 
     def on_event(self, type_: str | None, body: Mapping[str, Any]) -> None:
         """Take what the watch tells."""
@@ -98,7 +99,10 @@ class Reconciler:
             except ClusterError as error:
                 pause = back_off.failed(error)
                 self._note_failure(error, pause)
-                await asyncio.sleep(pause)
+                if error.concerns_one_object:  # for others all may be well: an edit is looked at all the same
+                    await self._sleep(pause)
+                else:
+                    await asyncio.sleep(pause)
                 continue
             back_off.succeeded()
             self._note_success()
@@ -118,13 +122,29 @@ class Reconciler:
             await asyncio.sleep(CONFIRM_SECONDS)
             await self._list(watch)
             decision = await self._decide()
-        changed = await self._publisher.publish(decision.ruleset)
-        if changed:
-            _log.info("ruleset_published", revision=decision.ruleset.revision, rules=len(decision.ruleset.rules))
-        _note_ruleset(decision)
-        observer.want(decision.ruleset)
-        view = observer.view or await observer.look()
-        return await self._teller.tell(self._statuses(decision, view))
+        failure = await self._publish(decision.ruleset)
+        published = self._publisher.in_force
+        _note_ruleset(published)
+        _note_rules(decision)
+        observer.want(published)
+        again_in = await self._teller.tell(self._statuses(decision, published, await observer.first_view()))
+        if failure is not None:
+            raise failure
+        return again_in
+
+    async def _publish(self, ruleset: RuleSet) -> ClusterError | None:
+        """Publish; where the ConfigMaps are refused, authors still have to hear what became of their rules.
+
+        Raises ClusterError when the API server fails for everything.
+        """
+        try:
+            if await self._publisher.publish(ruleset):
+                _log.info("ruleset_published", revision=ruleset.revision, rules=len(ruleset.rules))
+        except ClusterError as error:
+            if not error.concerns_one_object:
+                raise
+            return error
+        return None
 
     def _loses(self, decision: Decision) -> bool:
         """Whether rules would leave the ruleset, which a list has to confirm.
@@ -141,11 +161,11 @@ class Reconciler:
         bodies = await self._ask_for_rules(watch)
         missed = self.declared.end_list(bodies, self._unseen)
         metrics.DEFINITION_MISSING.set(0)
-        watch.allow()
+        watch.allow(frozenset(self._namespaces) - self._unseen)
         if missed and self._listed_before:
             metrics.MISSED.inc(missed)
             watch.restart()
-        await self._publisher.load()
+        await self._publisher.load(self.declared.uids)
         await self._publisher.tidy()
         self._listed_before = True
         if self._losses == losses:  # else this list may have been too early for what was lost
@@ -162,14 +182,14 @@ class Reconciler:
                 if error.missing:  # their definition is not installed; what is published stays
                     metrics.DEFINITION_MISSING.set(1)
                     watch.forbid()
-                if error.missing or not error.concerns_one_object or len(self._namespaces) == 1:
+                if not error.forbidden:
                     raise
                 refused[namespace] = error
                 _log.warning("namespace_not_listed", namespace=namespace, error=str(error))
         if len(refused) == len(self._namespaces):
             raise next(iter(refused.values()))
         self._unseen = frozenset(refused)
-        self.health.listed(refused)
+        self.health.note("namespaces", "; ".join(map(str, refused.values())))
         return bodies
 
     async def _decide(self) -> Decision:
@@ -180,9 +200,10 @@ class Reconciler:
             self._decided = (key, await asyncio.to_thread(decide, rules, in_force, self._unseen))
         return self._decided[1]
 
-    def _statuses(self, decision: Decision, view: WorkerView) -> Iterable[tuple[Declared, dict[str, Any]]]:
-        published = Published(decision.ruleset.revision, {rule.id: rule.generation for rule in decision.ruleset.rules})
-        now = datetime.now(UTC)
+    def _statuses(
+        self, decision: Decision, ruleset: RuleSet, view: WorkerView | None
+    ) -> Iterable[tuple[Declared, dict[str, Any]]]:
+        published, now = Published.of(ruleset), datetime.now(UTC)
         for uid, outcome in decision.outcomes.items():
             rule = self.declared.get(uid)
             # What was edited meanwhile is for the next reconcile: of its new version nothing is known yet.
@@ -210,16 +231,20 @@ class Reconciler:
         self.health.succeeded()
 
 
-def _note_ruleset(decision: Decision) -> None:
+def _note_ruleset(published: RuleSet) -> None:
     metrics.RULESET_INFO.clear()
-    metrics.RULESET_INFO.labels(decision.ruleset.revision).set(1)
-    metrics.RULESET_BYTES.set(len(decision.ruleset.document))
-    states = [_state(outcome) for outcome in decision.outcomes.values()]
-    for state in ("accepted", "kept", "refused"):
+    metrics.RULESET_INFO.labels(published.revision).set(1)
+    metrics.RULESET_BYTES.set(len(published.document))
+
+
+def _note_rules(decision: Decision) -> None:
+    states = [_state(decision.declared[uid], outcome) for uid, outcome in decision.outcomes.items()]
+    for state in ("accepted", "paused", "kept", "refused"):
         metrics.RULES.labels(state).set(states.count(state))
 
 
-def _state(outcome: Outcome) -> str:
-    if not outcome.errors:
-        return "accepted"
-    return "kept" if outcome.in_force else "refused"
+def _state(rule: Declared, outcome: Outcome) -> str:
+    if outcome.errors:
+        return "kept" if outcome.in_force else "refused"
+    in_force = outcome.in_force is not None and outcome.in_force.generation == rule.generation
+    return "accepted" if in_force else "paused"

@@ -1,19 +1,22 @@
 """A rule's status, from what became of it and what the workers run."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
 from the_eye.rules.manifest import FieldError
+from the_eye.rules.ruleset import CompiledRule, RuleSet
 from the_eye_operator.decision import Outcome
 from the_eye_operator.declared import Declared
 from the_eye_operator.workers import WorkerView
 
 MAX_MESSAGE = 2_000
 """Characters of a condition's message; the definition allows 32,768."""
+
+TYPES = ("Accepted", "Programmed", "Ready", "Paused")
+"""The conditions that are the operator's."""
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -31,23 +34,36 @@ class Published(msgspec.Struct, frozen=True):
     """The ruleset that workers are told to run."""
 
     revision: str
-    generations: Mapping[str, int]
-    """The generation of each of its rules, by id."""
+    rules: Mapping[str, CompiledRule]
+    """By id."""
+
+    @classmethod
+    def of(cls, ruleset: RuleSet) -> "Published":
+        """Take what is needed of a ruleset."""
+        return cls(ruleset.revision, {rule.id: rule for rule in ruleset.rules})
+
+    def holds(self, rule: CompiledRule) -> bool:
+        """Whether it holds just this version of a rule."""
+        held = self.rules.get(rule.id)
+        return held is not None and held.document == rule.document
 
 
 def status_of(
-    rule: Declared, outcome: Outcome, published: Published, workers: WorkerView, now: datetime
+    rule: Declared, outcome: Outcome, published: Published, workers: WorkerView | None, now: datetime
 ) -> dict[str, Any]:
-    """Give the fields of the status that a reconcile owns; None stands for a field that is not there."""
-    in_force = outcome.in_force.generation if outcome.in_force else None
+    """Give the fields of the status that a reconcile owns; None stands for a field that is not there.
+
+    ``workers`` is None while nobody knows what they run. Conditions of others stay.
+    """
+    in_force = outcome.in_force
     accepted = _accepted(rule, outcome)
     programmed = _programmed(rule, in_force, published, workers)
     conditions = [accepted, programmed, _ready(accepted, programmed), *_paused(rule, in_force)]
     return {
         "observedGeneration": rule.generation,
-        "inForceGeneration": in_force,
+        "inForceGeneration": in_force.generation if in_force else None,
         "ruleset": _ruleset(rule, in_force, published),
-        "conditions": _with_times(conditions, rule, now),
+        "conditions": [*_with_times(conditions, rule, now), *_of_others(rule)],
     }
 
 
@@ -75,11 +91,13 @@ def condition_of(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
 def _accepted(rule: Declared, outcome: Outcome) -> Condition:
     if outcome.errors:
         return Condition("Accepted", "False", outcome.errors[0].reason, _refusal(outcome))
-    if not rule.paused:
-        return Condition("Accepted", "True", "Accepted", "the rule compiles")
-    with suppress(msgspec.ValidationError):  # where nothing was said before, or nothing that makes sense
-        return msgspec.convert({"type": "Accepted", **condition_of(rule.status, "Accepted")}, Condition)
-    return Condition("Accepted", "Unknown", "Paused", "the rule was paused before it was looked at")
+    if rule.paused and not _is_declared(rule, outcome.in_force):
+        return Condition("Accepted", "True", "Accepted", "the rule compiles, and waits for the end of the pause")
+    return Condition("Accepted", "True", "Accepted", "the rule compiles")
+
+
+def _is_declared(rule: Declared, version: CompiledRule | None) -> bool:
+    return version is not None and version.generation == rule.generation
 
 
 def _refusal(outcome: Outcome) -> str:
@@ -93,19 +111,27 @@ def _joined(errors: tuple[FieldError, ...], room: int) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def _programmed(rule: Declared, in_force: int | None, published: Published, workers: WorkerView) -> Condition:
+def _programmed(
+    rule: Declared, in_force: CompiledRule | None, published: Published, workers: WorkerView | None
+) -> Condition:
     if in_force is None:
         return _not_programmed("NotInForce", "no version of the rule is in force")
-    if published.generations.get(rule.id) != in_force:
+    if not published.holds(in_force):
         return _not_programmed("NotPublished", "the ruleset that holds it is not written yet")
-    total, running = len(workers.workers), workers.running(rule.id, in_force)
-    if not total:
+    if workers is None:
+        return Condition("Programmed", "Unknown", "WorkersUnknown", "the workers could not be looked at")
+    if not workers.workers:
         return Condition("Programmed", "Unknown", "NoWorkers", "no worker is ready")
-    told = f"{running}/{total} workers run generation {in_force}"
+    return _run_by(workers, rule, in_force)
+
+
+def _run_by(workers: WorkerView, rule: Declared, in_force: CompiledRule) -> Condition:
+    total, running = len(workers.workers), workers.running(in_force)
+    told = f"{running}/{total} workers run generation {in_force.generation}"
     if running < total:
         return _not_programmed("WorkersBehind", told)
-    if in_force != rule.generation and not rule.paused:
-        return _not_programmed("LastGoodVersion", told)
+    if not _is_declared(rule, in_force):
+        return _not_programmed("Paused" if rule.paused else "LastGoodVersion", told)
     return Condition("Programmed", "True", "Programmed", told)
 
 
@@ -120,22 +146,27 @@ def _ready(accepted: Condition, programmed: Condition) -> Condition:
     return Condition("Ready", "True", "Ready", programmed.message)
 
 
-def _paused(rule: Declared, in_force: int | None) -> Iterable[Condition]:
+def _paused(rule: Declared, in_force: CompiledRule | None) -> Iterable[Condition]:
     if rule.paused:
-        where = f"generation {in_force} stays in force" if in_force else "no version is in force"
+        where = f"generation {in_force.generation} stays in force" if in_force else "no version is in force"
         yield Condition("Paused", "True", "Paused", f"the annotation the-eye.io/paused is set: {where}")
 
 
-def _ruleset(rule: Declared, in_force: int | None, published: Published) -> str | None:
+def _ruleset(rule: Declared, in_force: CompiledRule | None, published: Published) -> str | None:
     """Name the first ruleset that held the version in force: of later ones that changed nothing the rule says nothing.
 
     Otherwise each edit of one rule would be a patch of all.
     """
     if in_force is None:
         return None
-    if rule.status.get("inForceGeneration") == in_force and rule.status.get("ruleset"):
+    if rule.status.get("inForceGeneration") == in_force.generation and rule.status.get("ruleset"):
         return str(rule.status["ruleset"])
-    return published.revision if published.generations.get(rule.id) == in_force else None
+    return published.revision if published.holds(in_force) else None
+
+
+def _of_others(rule: Declared) -> list[Mapping[str, Any]]:
+    """A patch replaces the whole list, so that what others say there has to be said again."""
+    return [found for found in rule.status.get("conditions") or () if found.get("type") not in TYPES]
 
 
 def _with_times(conditions: Iterable[Condition], rule: Declared, now: datetime) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Telling the authors of rules what became of them: statuses, and Kubernetes Events."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,8 +9,10 @@ import msgspec
 import structlog
 
 from the_eye_operator.announcing import announcement
+from the_eye_operator.backing_off import BackOff
 from the_eye_operator.cluster import Cluster, ClusterError
 from the_eye_operator.declared import Declared, DeclaredRules
+from the_eye_operator.health import Health
 from the_eye_operator.status import changes, is_urgent
 
 PATCHES_AT_ONCE = 8
@@ -46,37 +49,66 @@ def _rank(change: Change) -> int:
     return _TRUTH if is_urgent(change.rule, change.fields) else _WORDING
 
 
+class _Refused(msgspec.Struct, frozen=True):
+    """That a rule's status could not be patched."""
+
+    generation: int
+    back_off: BackOff
+    error: str
+    again_at: float
+    """By the monotonic clock."""
+
+
 class Teller:
     """Patches what is not said yet, what matters first."""
 
-    def __init__(self, cluster: Cluster, declared: DeclaredRules) -> None:
+    def __init__(self, cluster: Cluster, declared: DeclaredRules, health: Health) -> None:
         self._cluster = cluster
         self._declared = declared
+        self._health = health
+        self._refused: dict[str, _Refused] = {}
+        """By uid."""
 
     async def tell(self, wanted: Iterable[tuple[Declared, Mapping[str, Any]]]) -> float | None:
         """Make statuses say what is wanted, up to a bound; returns the seconds until more is to be told, if anything.
 
-        Raises ClusterError when the API server fails for all of them, or at the end when it refused one.
+        A status that the API server refuses is tried again later, by itself. Raises ClusterError when the server fails
+        for all of them.
         """
-        due = [Change(rule, fields) for rule, status in wanted if (fields := changes(rule, status))]
+        now = time.monotonic()
+        due = [
+            Change(rule, fields)
+            for rule, status in wanted
+            if not self._must_wait(rule, now) and (fields := changes(rule, status))
+        ]
         due.sort(key=_rank)
         urgent = [change for change in due if _rank(change) < _WORDING]
         wording = due[len(urgent) :]
         await self._patch_all([*urgent[:PATCHES], *wording[:WORDING_PATCHES]])
+        self._note_refused()
         if len(urgent) > PATCHES:
             return 0.0
-        return WORDING_PAUSE if len(wording) > WORDING_PATCHES else None
+        pauses = [refused.again_at - time.monotonic() for refused in self._refused.values()]
+        if len(wording) > WORDING_PATCHES:
+            pauses.append(WORDING_PAUSE)
+        return max(0.0, min(pauses)) if pauses else None
+
+    def _must_wait(self, rule: Declared, now: float) -> bool:
+        refused = self._refused.get(rule.uid)
+        return refused is not None and refused.generation == rule.generation and now < refused.again_at
+
+    def _note_refused(self) -> None:
+        """Forget those whose rule has gone, and say what is wrong with the others."""
+        self._refused = {uid: refused for uid, refused in self._refused.items() if self._declared.get(uid) is not None}
+        first = next(iter(self._refused.values()), None)
+        self._health.note("statuses", f"{len(self._refused)} not told, such as: {first.error}" if first else "")
 
     async def _patch_all(self, due: list[Change]) -> None:
-        refused: list[ClusterError] = []
         for start in range(0, len(due), PATCHES_AT_ONCE):
-            some = due[start : start + PATCHES_AT_ONCE]
-            refused += [error for error in await asyncio.gather(*map(self._patch, some)) if error is not None]
-        if refused:
-            raise refused[0]
+            await asyncio.gather(*map(self._patch, due[start : start + PATCHES_AT_ONCE]))
 
-    async def _patch(self, change: Change) -> ClusterError | None:
-        """Patch one; an error that concerns this one alone is returned, so that the others have their turn."""
+    async def _patch(self, change: Change) -> None:
+        """Patch one; an error that concerns this one alone is noted, so that the others have their turn."""
         rule = change.rule
         try:
             await self._announce(change)
@@ -84,11 +116,18 @@ class Teller:
         except ClusterError as error:
             if not error.concerns_one_object:
                 raise
-            if error.missing:  # the rule has gone meanwhile
-                return None
-            _log.warning("status_not_patched", rule=rule.id, error=str(error))
-            return error
-        return None
+            if not error.missing:  # else the rule has gone meanwhile
+                self._refuse(rule, error)
+                return
+        self._refused.pop(rule.uid, None)
+
+    def _refuse(self, rule: Declared, error: ClusterError) -> None:
+        before = self._refused.get(rule.uid)
+        back_off = before.back_off if before else BackOff()
+        pause = back_off.failed(error)
+        again_at = time.monotonic() + pause
+        self._refused[rule.uid] = _Refused(rule.generation, back_off, str(error), again_at)
+        _log.warning("status_not_patched", rule=rule.id, error=str(error), again_in_seconds=round(pause, 1))
 
     async def _announce(self, change: Change) -> None:
         """Create the Event first: once the status says it, it is no news. One that is refused holds nothing back."""

@@ -7,7 +7,7 @@ for whatever it cannot mend: a definition that is gone, permissions that are mis
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import kopf
@@ -35,13 +35,13 @@ _log = structlog.get_logger(__name__)
 class Watch:
     """Tells of every change of a ValidatorRule, as long as there is such a kind of object."""
 
-    def __init__(self, namespaces: Sequence[str], on_event: OnEvent, on_lost: Callable[[], object]) -> None:
+    def __init__(self, namespaces: Collection[str], on_event: OnEvent, on_lost: Callable[[], object]) -> None:
         """Both callbacks are called in the watch's thread.
 
         ``on_event`` gets the type, which is ``DELETED`` or says that the object is there, and the object. ``on_lost``
         says that changes may have gone by unseen: a list is needed.
         """
-        self._namespaces = namespaces
+        self._namespaces = frozenset(namespaces)
         self._on_lost = on_lost
         self._registry = _registry(on_event)
         self._allowed = threading.Event()
@@ -53,8 +53,15 @@ class Watch:
         """Begin, once ``allow`` has been called."""
         self._thread.start()
 
-    def allow(self) -> None:
-        """Say that ValidatorRules can be listed. Without them kopf would wait for good, and not notice them later."""
+    def allow(self, namespaces: Collection[str]) -> None:
+        """Say where ValidatorRules can be listed.
+
+        Without their definition kopf would wait for good, and not notice it later; and one namespace that may not be
+        watched ends the watching of all.
+        """
+        if self._namespaces != namespaces:
+            self._namespaces = frozenset(namespaces)
+            self._current.set()
         self._allowed.set()
 
     def forbid(self) -> None:

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 import structlog
 
-from the_eye.rules.ruleset import RuleSet
+from the_eye.rules.ruleset import CompiledRule, RuleSet
 from the_eye_operator.cluster import WorkerPod
 
 ANSWER_SECONDS = 2.0
@@ -27,15 +27,15 @@ _log = structlog.get_logger(__name__)
 
 class _Ruleset(msgspec.Struct, frozen=True):
     revision: str
-    declared: str | None = None
 
 
 class _Rule(msgspec.Struct, frozen=True):
     rule: str
-    generation: int
+    digest: str
 
 
 class _Rules(msgspec.Struct, frozen=True):
+    revision: str
     rules: tuple[_Rule, ...]
 
 
@@ -45,8 +45,8 @@ class Running(msgspec.Struct, frozen=True):
     pod: str
     revision: str
     """Empty when it has not answered for a while."""
-    generations: Mapping[str, int]
-    """The generation of each rule that it runs, by id."""
+    rules: Mapping[str, str]
+    """The digest of each rule that it runs, by id."""
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -54,21 +54,14 @@ class WorkerView(msgspec.Struct, frozen=True):
 
     workers: tuple[Running, ...] = ()
 
-    def running(self, rule: str, generation: int) -> int:
-        """Count the workers that run this generation of a rule."""
-        return sum(worker.generations.get(rule) == generation for worker in self.workers)
+    def running(self, rule: CompiledRule) -> int:
+        """Count the workers that run just this version of a rule."""
+        digest = rule.digest
+        return sum(worker.rules.get(rule.id) == digest for worker in self.workers)
 
     def at(self, revision: str) -> int:
         """Count the workers that run a ruleset."""
         return sum(worker.revision == revision for worker in self.workers)
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """What a revision stands for."""
-
-    generations: Mapping[str, int]
-    documents: Mapping[str, bytes] = {}
-    """The rules themselves, where it is a ruleset of this operator's."""
 
 
 class Workers:
@@ -76,20 +69,15 @@ class Workers:
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
-        self._known: dict[str, _Known] = {}
-        self._wanted = _Known({})
-        self._told: dict[str, Mapping[str, int]] = {}
-        """What a revision means beside the ruleset that is wanted now."""
+        self._known: dict[str, Mapping[str, str]] = {}
+        """The digest of each rule by id, by revision."""
         self._answers: dict[str, tuple[float, Running]] = {}
         """When each pod last answered, and what."""
 
     def remember(self, ruleset: RuleSet) -> None:
-        """Learn what workers should run, and what its revision stands for."""
-        self._wanted = _Known(
-            {rule.id: rule.generation for rule in ruleset.rules}, {rule.id: rule.document for rule in ruleset.rules}
-        )
-        self._told.clear()
-        self._learn(ruleset.revision, self._wanted)
+        """Learn what a revision stands for, so that no worker has to be asked for it."""
+        known = self._known.get(ruleset.revision)
+        self._learn(ruleset.revision, known or {rule.id: rule.digest for rule in ruleset.rules})
 
     async def look(self, pods: list[WorkerPod]) -> WorkerView:
         """Ask all of them at once."""
@@ -110,40 +98,21 @@ class Workers:
         try:
             revision = (await self._get(pod, "/ruleset", _Ruleset)).revision
             if revision not in self._known:
-                rules = await self._get(pod, "/ruleset/rules", _Rules)
-                self._learn(revision, _Known({rule.rule: rule.generation for rule in rules.rules}))
+                answer = await self._get(pod, "/ruleset/rules", _Rules)
+                revision = answer.revision  # a worker may have changed its ruleset in between
+                self._learn(revision, {rule.rule: rule.digest for rule in answer.rules})
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, msgspec.DecodeError) as error:
             _log.debug("worker_not_answering", pod=pod.name, address=pod.address, error=str(error))
             return None
-        return Running(pod.name, revision, self._generations(revision))
-
-    def _generations(self, revision: str) -> Mapping[str, int]:
-        """Tell what a revision runs, without what only looks like what is wanted.
-
-        A rule that was deleted and made again counts its generations from one again.
-        """
-        if revision not in self._told:
-            known = self._known[revision]
-            self._told[revision] = {
-                rule: generation for rule, generation in known.generations.items() if not self._is_another(rule, known)
-            }
-        return self._told[revision]
-
-    def _is_another(self, rule: str, known: _Known) -> bool:
-        return (
-            rule in known.documents
-            and known.generations[rule] == self._wanted.generations.get(rule)
-            and known.documents[rule] != self._wanted.documents.get(rule)
-        )
+        return Running(pod.name, revision, self._known[revision])
 
     async def _get(self, pod: WorkerPod, path: str, type_: type[Any]) -> Any:
         response = await self._client.get(f"http://{pod.address}{path}", timeout=ANSWER_SECONDS)
         response.raise_for_status()
         return msgspec.json.decode(response.content, type=type_)
 
-    def _learn(self, revision: str, known: _Known) -> None:
-        self._known[revision] = self._known.pop(revision, known)
+    def _learn(self, revision: str, rules: Mapping[str, str]) -> None:
+        self._known.pop(revision, None)
+        self._known[revision] = rules  # as the latest
         while len(self._known) > REMEMBERED_RULESETS:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
-            self._told.pop(oldest, None)
+            del self._known[next(iter(self._known))]

@@ -159,5 +159,8 @@ def _ruleset_rules(rules: RuleDirectory) -> Answer:
     ruleset = rules.current
     return HTTPStatus.OK, {
         "revision": ruleset.revision,
-        "rules": [{"rule": rule.id, "generation": rule.generation, "action": rule.action} for rule in ruleset.rules],
+        "rules": [
+            {"rule": rule.id, "generation": rule.generation, "digest": rule.digest, "action": rule.action}
+            for rule in ruleset.rules
+        ],
     }

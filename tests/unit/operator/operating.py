@@ -13,6 +13,7 @@ from the_eye.rules.manifest import ValidatorRule
 from the_eye.rules.shards import INDEX, MAX_SHARDS, RuleSetIndex, Shard, manifests_of, read_index, read_shards
 from the_eye.settings import OperatorSettings
 from the_eye_operator.cluster import connect
+from the_eye_operator.decision import compiled
 from the_eye_operator.observing import Observer
 from the_eye_operator.publishing import Publisher
 from the_eye_operator.reconciling import Reconciler
@@ -82,15 +83,14 @@ class Worker:
     def _ruleset(self) -> dict[str, str]:
         if not self.frozen:
             self._index, self._shards = published(self._server)
-        return {"revision": self._index.revision if self._index else "sha256:none"}
+        return self._revision()
 
     def _rules(self) -> dict[str, object]:
-        rules = [manifest for shard in self._shards for manifest in manifests_of(shard)]
-        return {
-            "rules": [
-                {"rule": r.id, "generation": r.metadata.generation} for r in rules if isinstance(r, ValidatorRule)
-            ]
-        }
+        rules = compiled(_rules_in(self._shards)).rules
+        return {**self._revision(), "rules": [{"rule": rule.id, "digest": rule.digest} for rule in rules]}
+
+    def _revision(self) -> dict[str, str]:
+        return {"revision": self._index.revision if self._index else "sha256:none"}
 
 
 def _pod(name: str, port: int) -> dict[str, object]:

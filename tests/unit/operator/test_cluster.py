@@ -10,6 +10,7 @@ from kmock import KubernetesScaffold
 from lightkube.models.core_v1 import ObjectReference
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Event
+from prometheus_client import REGISTRY
 from tests.unit.operator.api_server import NAMESPACE, RULES, ApiServer
 from tests.unit.rules.making import cel
 
@@ -195,3 +196,35 @@ async def test_an_event_that_is_there_already_will_do(server: ApiServer, cluster
     server.fail(HTTPStatus.FORBIDDEN, plural="events")
     with pytest.raises(ClusterError, match="create an event: 403"):
         await cluster.create_event(event)
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS])
+async def test_whatever_the_server_refuses_is_counted_by_its_status(
+    server: ApiServer, cluster: Cluster, status: HTTPStatus
+) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("the_eye_operator_api_errors_total", {"status": str(status.value)}) or 0.0
+
+    before = count()
+    server.fail(status, plural=RULES, action="list")
+    with pytest.raises(ClusterError):
+        await cluster.rules(NAMESPACE)
+
+    assert count() == before + 1
+
+
+async def test_an_answer_that_never_comes_is_counted_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("the_eye_operator_api_errors_total", {"status": "none"}) or 0.0
+
+    before = count()
+    monkeypatch.setattr("httpx2.AsyncClient.send", _away)
+    with pytest.raises(ClusterError):
+        await cluster.rules(NAMESPACE)
+
+    assert count() == before + 1
+
+
+async def _away(*_: Any, **__: Any) -> None:
+    message = "no route"
+    raise OSError(message)

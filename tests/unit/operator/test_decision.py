@@ -101,13 +101,25 @@ def test_the_last_good_version_leaves_with_its_deleted_rule() -> None:
     assert decide([], broken.ruleset).ruleset.rules == ()
 
 
-@pytest.mark.parametrize("spec", [cel("false"), BROKEN])
-def test_a_paused_rule_stays_at_the_version_in_force(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("spec", "errors"), [(cel("false"), []), (BROKEN, ["InvalidExpression"])])
+def test_a_paused_rule_stays_at_the_version_in_force(spec: dict[str, Any], errors: list[str]) -> None:
+    """What is wrong with the edit is told before it takes the place of that version."""
     decision = decide([declared(generation=2, paused=True, **spec)], in_force(declared(generation=1)))
 
     assert generations(decision) == {"rule": 1}
-    assert reasons(decision) == {"rule": []}
+    assert reasons(decision) == {"rule": errors}
     assert kept(decision) == 1
+
+
+def test_a_broken_rule_that_was_made_again_does_not_inherit_the_version_of_its_namesake() -> None:
+    decision = decide([declared(uid="again", **BROKEN)], in_force(declared(generation=2)))
+
+    assert generations(decision) == {}
+    assert kept(decision, "again") is None
+
+
+def test_a_paused_rule_that_was_made_again_does_not_inherit_it_either() -> None:
+    assert generations(decide([declared(uid="again", paused=True)], in_force(declared()))) == {}
 
 
 def test_a_rule_that_was_paused_before_it_ever_was_in_force_is_not() -> None:

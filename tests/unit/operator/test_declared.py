@@ -314,3 +314,23 @@ def _wanted(rules: DeclaredRules) -> dict[str, object]:
 
 Watched.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestWatched = Watched.TestCase
+
+
+def test_a_rule_that_was_made_again_takes_the_place_of_one_whose_deletion_went_by_unseen() -> None:
+    rules = DeclaredRules()
+    rules.seen(body(uid="former", version=5))
+
+    assert rules.seen(body(uid="latter", version=7))
+    assert [rule.uid for rule in rules.all()] == ["latter"]
+    assert not rules.seen(body(uid="former", version=6))
+    assert [rule.uid for rule in rules.all()] == ["latter"]
+
+
+def test_a_deletion_that_is_told_late_takes_nothing_from_the_namesake() -> None:
+    rules = DeclaredRules()
+    rules.seen(body(uid="former", version=5))
+    rules.seen(body(uid="latter", version=7))
+
+    assert not rules.gone("former")
+    assert rules.gone("latter")
+    assert rules.seen(body(uid="third", version=1))

@@ -129,12 +129,25 @@ async def test_a_pod_that_has_gone_meanwhile_is_no_failure(made: Made, observer:
     await observer.look()
 
 
-async def test_a_pod_that_cannot_be_told_is_a_failure(made: Made, observer: Observer) -> None:
+async def test_a_pod_that_may_not_be_told_is_looked_at_all_the_same(made: Made, observer: Observer) -> None:
+    """Its kubelet finds the ruleset by itself, some time later."""
     made.add("a")
     made.annotation_error = ClusterError("forbidden", 403)
     observer.want(ruleset())
 
-    with pytest.raises(ClusterError, match="forbidden"):
+    with capture_logs() as logs:
+        view = await observer.look()
+
+    assert [running.pod for running in view.workers] == ["a"]
+    assert [(entry["event"], entry["pod"]) for entry in logs] == [("worker_not_told", "a")]
+
+
+async def test_a_server_that_is_away_is_a_failure(made: Made, observer: Observer) -> None:
+    made.add("a")
+    made.annotation_error = ClusterError("away")
+    observer.want(ruleset())
+
+    with pytest.raises(ClusterError, match="away"):
         await observer.look()
 
 

@@ -35,6 +35,7 @@ from tests.unit.rules.making import cel
 from the_eye.rules.shards import INDEX
 from the_eye_operator import backing_off, cluster, publishing, reconciling, watch
 from the_eye_operator.reconciling import Reconciler
+from the_eye_operator.status import condition_of
 
 pytestmark = pytest.mark.kmock(cls=KubernetesScaffold)
 
@@ -472,7 +473,71 @@ async def test_a_rule_that_is_created_paused_never_comes_into_force(server: ApiS
         await until(lambda: server.condition("a", "Paused") == "True Paused" and in_force(server) != {})
 
     assert in_force(server) == {"b": 1}
-    assert server.condition("a", "Accepted") == "Unknown Paused"
+    assert server.condition("a", "Programmed") == "False NotInForce"
+
+
+async def test_a_rule_that_was_made_again_is_ready_only_when_workers_run_that_one(server: ApiServer) -> None:
+    """Both are generation 1."""
+    worker = Worker(server, "worker-0")
+    server.apply("a", **cel("true"))
+    async with worker.running(), operating(server, WITHOUT_RESYNC):
+        await until(lambda: server.condition("a", "Ready") == "True Ready" and server.watching == 1)
+        worker.frozen = True
+        before = len(server.writes())
+        server.delete("a")
+        server.apply("a", **cel("false"))
+        await until(lambda: server.condition("a", "Programmed") == "False WorkersBehind")
+        said = [write.body["status"] for write in server.writes()[before:] if write.plural == RULES]
+        assert {condition_of(status, "Ready").get("status") for status in said} == {"False"}
+        worker.frozen = False
+        await until(lambda: server.condition("a", "Ready") == "True Ready")
+
+
+async def test_authors_hear_of_their_rules_while_a_pod_may_not_be_annotated(server: ApiServer) -> None:
+    server.apply("a", **cel("true"))
+    server.apply("b", **cel("nonsense("))
+    server.fail(HTTPStatus.FORBIDDEN, plural="pods", method="PATCH")
+    async with Worker(server, "worker-0").running(), operating(server, WITHOUT_RESYNC):
+        await until(lambda: server.condition("b", "Accepted") == "False InvalidExpression")
+        await until(lambda: server.condition("a", "Ready") == "True Ready")
+
+
+async def test_authors_hear_of_their_rules_while_no_pod_may_be_listed(server: ApiServer) -> None:
+    server.apply("a", **cel("true"))
+    forbidden = server.fail(HTTPStatus.FORBIDDEN, plural="pods")
+    async with Worker(server, "worker-0").running(), operating(server, WITHOUT_RESYNC) as reconciler:
+        await until(lambda: server.condition("a", "Programmed") == "Unknown WorkersUnknown")
+        assert "403" in reconciler.health.report()["last_error"]
+        forbidden.end()
+        await until(lambda: server.condition("a", "Ready") == "True Ready")
+
+
+async def test_authors_hear_of_their_rules_while_nothing_may_be_published(server: ApiServer) -> None:
+    server.apply("a", **cel("true"))
+    server.apply("b", **cel("nonsense("))
+    forbidden = server.fail(HTTPStatus.FORBIDDEN, plural="configmaps", method="POST")
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
+        await until(lambda: server.condition("b", "Accepted") == "False InvalidExpression")
+        await until(lambda: server.condition("a", "Programmed") == "False NotPublished")
+        assert "403" in reconciler.health.report()["last_error"]
+        forbidden.end()
+        await until(lambda: in_force(server) == {"a": 1})
+
+
+async def test_a_status_that_is_refused_again_and_again_slows_no_other_rule(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backing_off, "FIRST", 1.0)
+    server.apply("a", **cel("true"))
+    server.apply("b", **cel("true"))
+    refused = server.fail(HTTPStatus.FORBIDDEN, plural=RULES, method="PATCH", name="a")
+    async with operating(server, WITHOUT_RESYNC) as reconciler:
+        await until(lambda: len(refused.times) >= 2)
+        server.apply("b", **cel("false"))
+        async with asyncio.timeout(1.0):  # the pause of the other is two seconds by now
+            await until(lambda: in_force(server)["b"] == 2 and server.status("b").get("observedGeneration") == 2)
+        assert reconciler.health.report()["last_success_age_seconds"] is not None
+        assert "1 not told" in reconciler.health.report()["last_error"]
 
 
 async def test_programmed_is_true_once_every_worker_runs_it(server: ApiServer) -> None:

@@ -364,3 +364,39 @@ def test_through_any_history_of_crashes_and_restarts_what_is_published_is_whole(
         assert sum(memory.shards().values()) == 1
 
     asyncio.run(history())
+
+
+async def test_two_operators_agree_on_the_newest_version_that_either_has_published() -> None:
+    """One of them has not seen the generation that is the last good one."""
+    memory = Memory()
+    slow, quick = Publisher(memory, NAME), Publisher(memory, NAME)
+    for publisher in (slow, quick):
+        await publisher.load()
+    await slow.publish(decide([declared(generation=1)], slow.in_force).ruleset)
+    await quick.publish(decide([declared(generation=2)], quick.in_force).ruleset)
+    revision = memory.revision()
+    edited = [declared(generation=3, **BROKEN)]
+
+    for publisher in (slow, quick, slow):
+        await publisher.load({"rule"})
+        assert not await publisher.publish(decide(edited, publisher.in_force).ruleset)
+
+    assert memory.revision() == revision
+
+
+async def test_of_a_rule_that_was_made_again_the_version_that_is_declared_counts() -> None:
+    """Its generations begin anew, so that the higher one may be that of the former."""
+    memory = Memory()
+    slow, quick = Publisher(memory, NAME), Publisher(memory, NAME)
+    for publisher in (slow, quick):
+        await publisher.load()
+    await slow.publish(decide([declared(generation=5)], slow.in_force).ruleset)
+    again = declared(uid="again")
+    await quick.publish(decide([again], quick.in_force).ruleset)
+
+    await slow.load({"again"})
+
+    assert [rule.manifest.metadata.uid for rule in slow.in_force.rules] == ["again"]
+    await slow.publish(decide([declared(uid="again", generation=2)], slow.in_force).ruleset)
+    await quick.load({"again"})
+    assert [rule.generation for rule in quick.in_force.rules] == [2]

@@ -1,5 +1,6 @@
 """What the loop tells the watch; all else the tests of the whole operator show."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -27,8 +28,9 @@ class Refusing:
         """As the cluster does it."""
         return {}
 
-    def allow(self) -> None:
+    def allow(self, namespaces: Collection[str]) -> None:
         """As the watch is told."""
+        assert namespaces == {"shop"}
         self.told.append("allow")
 
     def forbid(self) -> None:

@@ -10,10 +10,11 @@ from lightkube.models.core_v1 import Event
 from structlog.testing import capture_logs
 from tests.unit.operator.declaring import body
 
-from the_eye_operator import telling
+from the_eye_operator import backing_off, telling
 from the_eye_operator.cluster import ClusterError
 from the_eye_operator.decision import compiled, decide
 from the_eye_operator.declared import Declared, DeclaredRules
+from the_eye_operator.health import Health
 from the_eye_operator.status import Published, status_of
 from the_eye_operator.telling import Teller
 from the_eye_operator.workers import Running, WorkerView
@@ -35,7 +36,8 @@ class Patched:
         self.at_once = 0
         self.most_at_once = 0
         cluster: Any = self
-        self.teller = Teller(cluster, self.declared)
+        self.health = Health(120.0)
+        self.teller = Teller(cluster, self.declared, self.health)
 
     async def patch_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
         """As the cluster does it."""
@@ -63,9 +65,9 @@ class Patched:
         """Tell the statuses that follow when so many workers run everything."""
         rules = self.declared.all()
         decision = decide(rules, compiled(()))
-        generations = {rule.id: rule.generation for rule in decision.ruleset.rules}
-        running = [Running(str(n), "r", generations if n < workers else {}) for n in range(of)]
-        record, view = Published(decision.ruleset.revision, generations), WorkerView(tuple(running))
+        digests = {rule.id: rule.digest for rule in decision.ruleset.rules}
+        running = [Running(str(n), "r", digests if n < workers else {}) for n in range(of)]
+        record, view = Published.of(decision.ruleset), WorkerView(tuple(running))
         return await self.teller.tell(
             [(rule, status_of(rule, decision.outcomes[rule.uid], record, view, NOW)) for rule in rules]
         )
@@ -106,13 +108,14 @@ async def test_an_edit_comes_before_a_truth_and_a_truth_before_a_wording() -> No
     by_uid = {rule.uid: rule for rule in cluster.declared.all()}
     cluster.declared.seen(edited(by_uid["c"]))
     del cluster.patched[:]
-    generations = {"shop/a": 1, "shop/b": 1}
-    view = WorkerView(
-        (Running("0", "r", generations), Running("1", "r", {"shop/b": 1}), Running("2", "r", {"shop/b": 1}))
-    )
     rules = cluster.declared.all()
     decision = decide(rules, compiled(()))
-    record = Published("r", {"shop/a": 1, "shop/b": 1, "shop/c": 2})
+    a, b, _ = decision.ruleset.rules
+    only_b = {b.id: b.digest}
+    view = WorkerView(
+        (Running("0", "r", {a.id: a.digest, **only_b}), Running("1", "r", only_b), Running("2", "r", only_b))
+    )
+    record = Published.of(decision.ruleset)
     await cluster.teller.tell(
         [(rule, status_of(rule, decision.outcomes[rule.uid], record, view, NOW)) for rule in rules]
     )
@@ -148,13 +151,63 @@ async def test_only_some_patches_are_in_flight_at_once() -> None:
     assert len(cluster.patched) == 30
 
 
-async def test_a_refusal_of_one_is_an_error_after_the_others_had_their_turn() -> None:
+async def test_a_refusal_of_one_holds_up_no_other_and_is_tried_again_later() -> None:
     cluster = Patched(*(body(f"rule-{number:02}") for number in range(30)))
     cluster.errors["rule-00"] = ClusterError("refused", 422)
-    with capture_logs(), pytest.raises(ClusterError, match="refused"):
-        await cluster.tell()
+    with capture_logs():
+        again_in = await cluster.tell()
 
     assert len(cluster.patched) == 29
+    assert again_in is not None
+    assert 0 < again_in <= 1.25 * backing_off.FIRST
+    assert cluster.health.report()["last_error"] == "1 not told, such as: refused"
+
+    del cluster.errors["rule-00"]
+    assert await cluster.tell() is not None
+    assert "rule-00" not in cluster.patched
+    await asyncio.sleep(again_in)
+    assert await cluster.tell() is None
+    assert cluster.patched.count("rule-00") == 1
+    assert cluster.health.report()["last_error"] is None
+
+
+async def test_each_refusal_of_a_rule_makes_it_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backing_off, "FIRST", 0.01)
+    cluster = Patched(body("a"))
+    cluster.errors["a"] = ClusterError("refused", 403)
+    pauses = []
+    with capture_logs():
+        for _ in range(4):
+            pauses.append(await cluster.tell())
+            await asyncio.sleep(pauses[-1] or 0.0)
+
+    assert pauses[3] is not None
+    assert pauses[0] is not None
+    assert pauses[3] > 3 * pauses[0]
+
+
+async def test_an_edit_of_a_rule_that_was_refused_is_told_at_once() -> None:
+    cluster = Patched(body("a"))
+    cluster.errors["a"] = ClusterError("refused", 403)
+    with capture_logs():
+        await cluster.tell()
+    (rule,) = cluster.declared.all()
+    cluster.declared.seen(edited(rule))
+    del cluster.errors["a"]
+
+    assert await cluster.tell() is None
+    assert cluster.patched == ["a"]
+
+
+async def test_a_rule_that_was_refused_and_is_deleted_is_forgotten() -> None:
+    cluster = Patched(body("a"))
+    cluster.errors["a"] = ClusterError("refused", 403)
+    with capture_logs():
+        await cluster.tell()
+    cluster.declared.gone("a")
+
+    assert await cluster.tell() is None
+    assert cluster.health.report()["last_error"] is None
 
 
 async def test_a_failure_that_concerns_all_ends_the_round() -> None:

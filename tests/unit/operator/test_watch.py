@@ -13,6 +13,8 @@ from structlog.testing import capture_logs
 from the_eye_operator import watch
 from the_eye_operator.watch import Watch
 
+NAMESPACES = frozenset({"shop", "billing"})
+
 
 class Kopf:
     """In the place of kopf's operator: watches until it is told to stop or to fail."""
@@ -22,10 +24,12 @@ class Kopf:
         self.at_work = 0
         self.lost = 0
         self.fails = False
+        self.namespaces: frozenset[str] = frozenset()
 
-    async def operator(self, *, stop_flag: threading.Event, **_: Any) -> None:
+    async def operator(self, *, stop_flag: threading.Event, namespaces: frozenset[str], **_: Any) -> None:
         """Watch."""
         self.begun += 1
+        self.namespaces = namespaces
         if self.fails:
             message = "no permission"
             raise RuntimeError(message)
@@ -50,7 +54,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Kopf:
 @pytest.fixture
 def watching(fake: Kopf) -> Iterator[Watch]:
     """A watch that has been started, and ends with the test."""
-    watching = Watch(["shop"], on_event=lambda *_: None, on_lost=fake.lose)
+    watching = Watch(NAMESPACES, on_event=lambda *_: None, on_lost=fake.lose)
     watching.start()
     yield watching
     watching.stop()
@@ -76,7 +80,7 @@ def stays(condition: Callable[[], bool]) -> None:
 
 def test_it_watches_once_it_may(fake: Kopf, watching: Watch) -> None:
     stays(lambda: fake.begun == 0)
-    watching.allow()
+    watching.allow(NAMESPACES)
     until(lambda: fake.at_work == 1)
 
 
@@ -87,26 +91,40 @@ def test_it_stops_without_ever_having_watched(fake: Kopf, watching: Watch) -> No
 
 
 def test_being_allowed_again_and_again_changes_nothing(fake: Kopf, watching: Watch) -> None:
-    watching.allow()
+    watching.allow(NAMESPACES)
     until(lambda: fake.at_work == 1)
-    watching.allow()
+    watching.allow(NAMESPACES)
 
     assert (fake.begun, fake.lost) == (1, 0)
 
 
 def test_what_is_forbidden_ends_and_waits_until_it_is_allowed(fake: Kopf, watching: Watch) -> None:
-    watching.allow()
+    watching.allow(NAMESPACES)
     until(lambda: fake.at_work == 1)
     watching.forbid()
     until(lambda: fake.at_work == 0 and fake.lost == 1)
     stays(lambda: fake.begun == 1)
 
-    watching.allow()
+    watching.allow(NAMESPACES)
     until(lambda: fake.begun == 2)
 
 
+def test_where_rules_may_not_be_listed_it_does_not_watch(fake: Kopf, watching: Watch) -> None:
+    """There kopf would fail, and with it the watching of all."""
+    watching.allow(NAMESPACES)
+    until(lambda: fake.at_work == 1)
+    watching.allow({"shop"})
+    until(lambda: fake.begun == 2 and fake.at_work == 1)
+    assert fake.namespaces == {"shop"}
+    assert fake.lost == 1
+
+    watching.allow(NAMESPACES)
+    until(lambda: fake.begun == 3)
+    assert fake.namespaces == NAMESPACES
+
+
 def test_a_restart_asks_for_a_list_and_watches_anew(fake: Kopf, watching: Watch) -> None:
-    watching.allow()
+    watching.allow(NAMESPACES)
     until(lambda: fake.at_work == 1)
     watching.restart()
     until(lambda: fake.begun == 2 and fake.at_work == 1)
@@ -117,7 +135,7 @@ def test_a_restart_asks_for_a_list_and_watches_anew(fake: Kopf, watching: Watch)
 def test_a_failure_is_told_and_watching_begins_anew_for_as_long_as_it_takes(fake: Kopf, watching: Watch) -> None:
     fake.fails = True
     with capture_logs() as logs:
-        watching.allow()
+        watching.allow(NAMESPACES)
         until(lambda: fake.begun >= 5)
         fake.fails = False
         until(lambda: fake.at_work == 1)

@@ -14,7 +14,10 @@ from the_eye_operator.cluster import WorkerPod
 from the_eye_operator.decision import compiled, decide
 from the_eye_operator.workers import REMEMBERED_RULESETS, Running, Workers, WorkerView
 
-RULES = {"rules": [{"rule": "shop/a", "generation": 4, "action": "Enforce"}]}
+RULES = {
+    "revision": "sha256:other",
+    "rules": [{"rule": "shop/a", "generation": 4, "digest": "a4", "action": "Enforce"}],
+}
 
 
 class Pod:
@@ -59,7 +62,7 @@ async def test_what_is_remembered_is_not_asked_for(asking: Workers, pods: list[P
 
     view = await asking.look([pods[0].pod])
 
-    assert view == WorkerView((Running("worker-0", ruleset.revision, {"shop/a": 3}),))
+    assert view == WorkerView((Running("worker-0", ruleset.revision, {"shop/a": ruleset.rules[0].digest}),))
     assert pods[0].asked == ["/ruleset"]
 
 
@@ -74,7 +77,18 @@ async def test_a_rule_that_was_made_again_is_another_than_its_namesake(asking: W
 
     view = await asking.look([pod.pod for pod in pods])
 
-    assert (view.running("shop/a", 1), view.running("shop/b", 1)) == (1, 2)
+    assert [view.running(rule) for rule in (*former.rules, *latter.rules)] == [1, 2, 1, 2]
+
+
+async def test_a_worker_that_changes_its_ruleset_while_it_is_asked_runs_the_new_one(
+    asking: Workers, pods: list[Pod]
+) -> None:
+    pods[0].runs("sha256:former")
+    _ = pods[0].handler["get /ruleset/rules"] << RULES
+
+    view = await asking.look([pods[0].pod])
+
+    assert view.workers == (Running("worker-0", "sha256:other", {"shop/a": "a4"}),)
 
 
 async def test_a_revision_that_is_not_known_is_asked_for_once(asking: Workers, pods: list[Pod]) -> None:
@@ -86,8 +100,8 @@ async def test_a_revision_that_is_not_known_is_asked_for_once(asking: Workers, p
     view = await asking.look([pod.pod for pod in pods])
 
     assert view.workers == (
-        Running("worker-0", "sha256:other", {"shop/a": 4}),
-        Running("worker-1", "sha256:other", {"shop/a": 4}),
+        Running("worker-0", "sha256:other", {"shop/a": "a4"}),
+        Running("worker-1", "sha256:other", {"shop/a": "a4"}),
     )
     assert pods[0].asked == ["/ruleset", "/ruleset/rules", "/ruleset"]
     assert pods[1].asked == ["/ruleset"]
@@ -103,7 +117,7 @@ async def test_a_worker_that_does_not_answer_well_runs_nothing(
 
     view = await asking.look([pod.pod for pod in pods])
 
-    assert view.workers == (Running("worker-0", "", {}), Running("worker-1", "sha256:other", {"shop/a": 4}))
+    assert view.workers == (Running("worker-0", "", {}), Running("worker-1", "sha256:other", {"shop/a": "a4"}))
 
 
 async def test_a_worker_whose_rules_cannot_be_had_runs_nothing(asking: Workers, pods: list[Pod]) -> None:
@@ -193,7 +207,10 @@ async def test_a_ruleset_that_is_remembered_again_is_one_of_the_latest(asking: W
 
 
 def test_those_that_run_a_version_are_counted() -> None:
-    view = WorkerView((Running("a", "x", {"r": 1}), Running("b", "y", {"r": 2}), Running("c", "y", {"r": 2, "s": 1})))
+    first, second = (decide([declared("r", generation=number)], compiled(())).ruleset.rules[0] for number in (1, 2))
+    other = decide([declared("s")], compiled(())).ruleset.rules[0]
+    former, latter = {first.id: first.digest}, {second.id: second.digest}
+    view = WorkerView((Running("a", "x", former), Running("b", "y", latter), Running("c", "y", latter)))
 
-    assert (view.running("r", 2), view.running("r", 1), view.running("s", 1), view.running("t", 1)) == (2, 1, 1, 0)
+    assert (view.running(second), view.running(first), view.running(other)) == (2, 1, 0)
     assert (view.at("y"), view.at("x"), view.at("z")) == (2, 1, 0)

@@ -128,6 +128,8 @@ class Metadata(msgspec.Struct, frozen=True):
     namespace: Annotated[str, Meta(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")] = "default"
     generation: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
     """Counted up by Kubernetes with every change of the spec; a file may leave it at 1."""
+    uid: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
+    """Of the object in Kubernetes: one that is deleted and made again is another, and counts its generations anew."""
 
 
 class ValidatorRule(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

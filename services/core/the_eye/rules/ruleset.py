@@ -56,6 +56,11 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
         return self.manifest.id
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the document: two rules with the same one are the same in all that matters."""
+        return hashlib.sha256(self.document).hexdigest()
+
+    @property
     def generation(self) -> int:
         """Of the spec, as Kubernetes counts."""
         return self.manifest.metadata.generation
