@@ -1,12 +1,16 @@
 """Each switch adds or takes away what it is for, and nothing else; what cannot work is refused with a sentence."""
 
+import re
 from typing import Any
 
 import helm_python as helm
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from tests.chart.rendering import render, shape
-from tests.chart.values import CHART
+from tests.chart.values import CHART, defaults
+
+import the_eye_api.metrics  # noqa: F401 - it registers what the API counts
 
 SECRETS = {"database": {"existingSecret": "database"}, "redis": {"existingSecret": "redis"}}
 OWN_STORES: dict[str, Any] = {"tryOut": {"enabled": False}, **SECRETS}
@@ -109,14 +113,47 @@ def test_data_goes_with_the_pods_without_persistence() -> None:
 
 
 def test_workers_scale_by_the_backlog_where_it_is_told() -> None:
-    values = {"worker": {"autoscaling": {"backlog": {"averageValue": "50", "selector": {"release": "a"}}}}}
+    def metrics(**backlog: Any) -> list[dict[str, Any]]:
+        rendered = render({"worker": {"autoscaling": {"backlog": {"enabled": True, **backlog}}}}, name="a")
+        found: list[dict[str, Any]] = rendered.one("HorizontalPodAutoscaler", "a-the-eye-worker")["spec"]["metrics"]
+        return found
 
-    spec = render(values).one("HorizontalPodAutoscaler", "the-eye-worker")["spec"]
-    assert [metric["type"] for metric in spec["metrics"]] == ["Resource", "External"]
-    assert spec["metrics"][1]["external"] == {
-        "metric": {"name": "the_eye_backlog_messages", "selector": {"matchLabels": {"release": "a"}}},
-        "target": {"type": "AverageValue", "averageValue": "50"},
+    assert [metric["type"] for metric in metrics()] == ["Resource", "External"]
+    assert metrics()[1]["external"] == {
+        "metric": {"name": "the_eye_backlog_bytes", "selector": {"matchLabels": {"app_kubernetes_io_instance": "a"}}},
+        "target": {"type": "AverageValue", "averageValue": "32Mi"},
     }
+    assert metrics(selector={"cell": "b"})[1]["external"]["metric"]["selector"] == {"matchLabels": {"cell": "b"}}
+
+
+def test_series_tell_what_release_they_are_of() -> None:
+    """The workers' autoscaler selects by it. Prometheus writes an underscore for what none of its labels' names has."""
+    values = {
+        "worker": {"autoscaling": {"backlog": {"enabled": True}}},
+        "metrics": {"podMonitor": {"enabled": True}},
+    }
+    rendered = render(values)
+
+    external = rendered.one("HorizontalPodAutoscaler", "the-eye-worker")["spec"]["metrics"][1]["external"]
+    labels = rendered.pod("api").labels
+    kept = rendered.one("PodMonitor", "the-eye")["spec"]["podTargetLabels"]
+    series = {re.sub("[^a-zA-Z0-9_]", "_", label): labels[label] for label in kept}
+    assert external["metric"]["selector"]["matchLabels"].items() <= series.items()
+
+
+def test_who_installs_is_told_that_workers_scale_by_cpu_alone() -> None:
+    told = "scale by their CPU alone"
+
+    assert told in render().notes
+    assert told not in render({"worker": {"autoscaling": {"backlog": {"enabled": True}}}}).notes
+    assert told not in render(SWITCHES["keda"][0]).notes
+
+
+@pytest.mark.parametrize("metric", ["worker.autoscaling.backlog.metric", "api.autoscaling.requestsInFlight.metric"])
+def test_what_scales_is_a_metric_of_the_apis(metric: str) -> None:
+    component, scaling, kind, key = metric.split(".")
+
+    assert defaults()[component][scaling][kind][key] in {family.name for family in REGISTRY.collect()}
 
 
 def test_the_api_scales_by_requests_in_flight_where_they_are_told() -> None:
@@ -147,9 +184,19 @@ def test_keda_asks_for_the_backlog_of_this_release() -> None:
     values, _, _ = SWITCHES["keda"]
 
     (scaled,) = render(values).of("ScaledObject")
-    (trigger,) = scaled["spec"]["triggers"]
-    assert trigger["metadata"]["query"] == 'max(the_eye_backlog_messages{namespace="shop", pod=~"the-eye-api-.+"})'
-    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    backlog, cpu = scaled["spec"]["triggers"]
+    query = backlog["metadata"]["query"]
+    assert query == 'max(the_eye_backlog_bytes{namespace="shop", pod=~"the-eye-api-[0-9a-z]+-[0-9a-z]+"})'
+    assert backlog["metadata"]["ignoreNullValues"] == "false"
+    assert int(backlog["metadata"]["threshold"]) == 32 * 1024 * 1024
+    assert cpu == {"type": "cpu", "metricType": "AverageValue", "metadata": {"value": "700m"}}
+
+
+def test_keda_takes_no_worker_away_while_it_does_not_know_the_backlog() -> None:
+    (scaled,) = render(SWITCHES["keda"][0]).of("ScaledObject")
+
+    fallback = scaled["spec"]["fallback"]
+    assert fallback == {"failureThreshold": 3, "replicas": 4, "behavior": "currentReplicasIfHigher"}
 
 
 def test_the_example_of_cloudnative_pg_names_what_its_cluster_makes() -> None:
