@@ -1,6 +1,7 @@
 """What Helm renders hangs together in every shape: names, selectors, ports, images, volumes, and time to stop."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import helm_python as helm
@@ -285,3 +286,58 @@ def test_notes_name_what_there_is(rendered: Rendered) -> None:
     in_pods = [line for line in rendered.notes.splitlines() if " exec " in line or " port-forward " in line]
     assert len(in_pods) == 3
     assert all(f"--namespace {NAMESPACE} " in line for line in in_pods)
+
+
+TEXTS = {"className", "ingressClassName", "key", "priorityClassName", "secretName", "storageClassName", "timeZone"}
+"""Fields that are text wherever they stand, beside names and all that is in maps of labels."""
+
+NUMBERS: dict[str, Any] = {
+    "api": {"serviceAccount": {"name": "1"}, "priorityClassName": "2"},
+    "database": {"existingSecret": "3", "existingSecretKey": "4"},
+    "ingress": {"enabled": True, "hosts": ["5"], "className": "6", "tls": {"secretName": "7"}},
+    "metrics": {"podMonitor": {"enabled": True}},
+    "operator": {"ruleNamespaces": ["8"], "serviceAccount": {"name": "9"}},
+    "ruleset": {"name": "10"},
+    "tryOut": {"persistence": {"storageClassName": "11"}},
+    "worker": {"autoscaling": {"backlog": {"enabled": True}}},
+}
+
+
+def not_texts(found: Any, path: str = "") -> Iterator[str]:
+    """Name the places where Kubernetes demands text and something else stands."""
+    if isinstance(found, list):
+        for item in found:
+            yield from not_texts(item, f"{path}[]")
+    elif isinstance(found, dict):
+        is_map = path.endswith(("abels", "annotations", "nodeSelector", "stringData", "spec.selector"))
+        for key, value in found.items():
+            inner = f"{path}.{key}"
+            is_text = key.lower().endswith(("name", "namespace")) or key in TEXTS
+            if (is_map or is_text or inner.endswith(".env[].value")) and not isinstance(value, str | dict | list):
+                yield inner
+            yield from not_texts(value, inner)
+    elif path.endswith((".resourceNames[]", ".values[]", ".args[]", ".command[]")) and not isinstance(found, str):
+        yield path
+
+
+@pytest.mark.parametrize("name", ["123", "1e3", "true"])
+def test_a_name_that_looks_like_a_number_stays_a_name(name: str) -> None:
+    rendered = render(NUMBERS, name=name, namespace="456")
+
+    assert [place for manifest in rendered.manifests for place in not_texts(manifest, manifest["kind"])] == []
+    selector = environment(rendered.pod("operator"))["THE_EYE_OPERATOR_WORKER_SELECTOR"]
+    wanted = dict(pair.split("=") for pair in selector.split(","))
+    assert wanted.items() <= rendered.pod("worker").labels.items()
+
+
+def test_releases_of_one_name_may_have_rules_in_the_same_namespace() -> None:
+    def roles(namespace: str) -> set[tuple[str, str]]:
+        rendered = render({"operator": {"ruleNamespaces": ["rules"]}}, namespace=namespace)
+        return {
+            (manifest["kind"], manifest["metadata"]["name"])
+            for manifest in rendered.manifests
+            if manifest["metadata"].get("namespace", "rules") == "rules"
+        }
+
+    assert len(roles("shop")) == 4
+    assert roles("shop") & roles("news") == set()

@@ -10,7 +10,7 @@
 {{- define "the-eye.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
@@ -33,15 +33,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "the-eye.selector" -}}
 {{- $root := first . -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 
 {{/* Metadata of a component's object: (root, component, name). */}}
 {{- define "the-eye.metadata" -}}
 {{- $root := first . -}}
-name: {{ last . }}
-namespace: {{ $root.Release.Namespace }}
+name: {{ last . | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "the-eye.labels" $root | nindent 2 }}
   app.kubernetes.io/component: {{ index . 1 }}
@@ -106,8 +106,8 @@ annotations:
 - name: {{ first . }}
   valueFrom:
     secretKeyRef:
-      name: {{ index . 1 }}
-      key: {{ last . }}
+      name: {{ index . 1 | quote }}
+      key: {{ last . | quote }}
 {{- end -}}
 
 {{- define "the-eye.databaseUrl" -}}
@@ -142,7 +142,7 @@ annotations:
 {{- define "the-eye.podSpec" -}}
 {{- $root := first . -}}
 {{- $values := index . 2 -}}
-serviceAccountName: {{ last . }}
+serviceAccountName: {{ last . | quote }}
 automountServiceAccountToken: {{ eq (index . 1) "operator" }}
 # Services' names as THE_EYE_* variables would be taken for settings.
 enableServiceLinks: false
@@ -165,7 +165,7 @@ securityContext:
 
 {{- define "the-eye.scheduling" -}}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
@@ -187,7 +187,7 @@ affinity:
 {{- with (first .).Values.topologySpread -}}
 topologySpreadConstraints:
   {{- range . }}
-  - topologyKey: {{ . }}
+  - topologyKey: {{ . | quote }}
     maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway
     matchLabelKeys: [pod-template-hash]
