@@ -17,7 +17,7 @@ from tests.cluster.control_plane.kubectl import Kubectl
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "the-eye"
-CRDS = CHART / "crds"
+DEFINITION = CHART / "files" / "validatorrules.the-eye.io.yaml"
 CRD = "crd/validatorrules.the-eye.io"
 RELEASE = "the-eye"
 
@@ -82,7 +82,7 @@ class Release(msgspec.Struct, frozen=True):
 
     def apply(self, kubectl: Kubectl) -> None:
         """Install it, or change it to what this is."""
-        kubectl("apply", "-f", "-", input=yaml.safe_dump_all(self.objects))
+        kubectl.apply(*self.objects)
 
 
 def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
@@ -137,7 +137,7 @@ def namespaces(control_plane: ControlPlane, count: int) -> Iterator[list[str]]:
 
 def install_definition(kubectl: Kubectl) -> None:
     """Install the definition of ValidatorRules, and return when the API server serves them."""
-    kubectl("apply", "--server-side", "-f", str(CRDS))
+    kubectl("apply", "--server-side", "-f", str(DEFINITION))
     kubectl("wait", "--for=condition=Established", "--timeout=30s", CRD)
 
 

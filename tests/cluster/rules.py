@@ -17,6 +17,9 @@ ValidatorRules = create_namespaced_resource("the-eye.io", "v1alpha1", "Validator
 CALL_SECONDS = 20.0
 MANAGER = "the-eye-operator"
 
+BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
+"""Validations that only compiling shows to be bad: the definition takes them."""
+
 
 def administrator(control_plane: ControlPlane) -> Client:
     """Make a client that may do everything; to be closed."""

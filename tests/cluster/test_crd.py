@@ -72,7 +72,7 @@ def test_the_definition_is_structural_and_its_names_are_taken(kubectl: Kubectl) 
 def declare(kubectl: Kubectl, home: str, name: str, spec: dict[str, Any], *options: str) -> dict[str, Any]:
     """Apply a rule; gives it as it is stored."""
     manifest = {"apiVersion": "the-eye.io/v1alpha1", "kind": "ValidatorRule", "metadata": {"name": name}, "spec": spec}
-    kubectl("apply", *options, "-f", "-", namespace=home, input=msgspec.json.encode(manifest).decode())
+    kubectl.apply(manifest, options=options, namespace=home)
     stored: dict[str, Any] = kubectl("get", "vrule", name, "-o", "json", namespace=home).json()
     return stored
 
@@ -302,7 +302,7 @@ def test_the_status_is_not_part_of_what_is_applied(kubectl: Kubectl, home: str) 
     """And patching it counts no generation up."""
     name = "status-apart"
     rule = chart.rule(name) | {"status": {"observedGeneration": 7}}
-    kubectl("apply", "-f", "-", input=msgspec.json.encode(rule).decode(), namespace=home)
+    kubectl.apply(rule, namespace=home)
     applied = kubectl("get", "vrule", name, "-o", "json", namespace=home).json()
 
     patch = '{"status": {"observedGeneration": 1}}'

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from lightkube import Client
 from tests.cluster import chart, kubelet, workers
@@ -43,11 +42,6 @@ def create(client: Client, namespace: str, count: int) -> None:
 
     with ThreadPoolExecutor(CREATING_AT_ONCE) as threads:
         list(threads.map(make, range(count)))
-
-
-def apply(control_plane: ControlPlane, namespace: str, document: dict[str, Any]) -> None:
-    """Apply a rule as a person does."""
-    control_plane.kubectl("apply", "-f", "-", namespace=namespace, input=msgspec.json.encode(document).decode())
 
 
 def seconds_until(operator: Operator, condition: Callable[[], object], begun: float) -> float:
@@ -82,7 +76,7 @@ def test_an_edit_runs_on_all_of_twenty_workers_within_five_seconds(
         node = up.enter_context(kubelet.at_work(control_plane, release, tmp_path / "pods"))
         run = up.enter_context(workers.standing_in(node, WORKERS))
         operator.wait(lambda: all(worker.is_ready for worker in run), 60)
-        apply(control_plane, home, rule("edited", elements=["none"]))
+        control_plane.kubectl.apply(rule("edited", elements=["none"]), namespace=home)
         wait_until_told(operator, lambda: cluster.conditions(home, "edited"), 1)
 
         times = [edit(control_plane, operator, run, rule("edited", elements=[str(n)])) for n in range(EDITS - 1)]
@@ -104,7 +98,7 @@ def edit(control_plane: ControlPlane, operator: Operator, run: list[StandIn], do
     """Apply an edit, and give the time until all workers run another ruleset than before."""
     (before,) = {worker.revision for worker in run}
     begun = time.monotonic()
-    apply(control_plane, operator.release.namespace, document)
+    control_plane.kubectl.apply(document, namespace=operator.release.namespace)
     return seconds_until(operator, lambda: all(worker.revision != before for worker in run), begun)
 
 
@@ -171,7 +165,8 @@ def edits(control_plane: ControlPlane, operator: Operator) -> tuple[list[float],
         another_publication = exceeds(lambda: len(operator.said("ruleset_published")))
         another_round = exceeds(operator.successes)
         begun = time.monotonic()
-        apply(control_plane, operator.release.namespace, rule("rule-0000", elements=[str(number)]))
+        edited = rule("rule-0000", elements=[str(number)])
+        control_plane.kubectl.apply(edited, namespace=operator.release.namespace)
         times.append(seconds_until(operator, another_publication, begun))
         operator.wait(another_round, 60)
     return times, dict(operator.audit.count())

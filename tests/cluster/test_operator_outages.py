@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from tests.cluster import chart
 from tests.cluster.chart import Release, rule
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, Published, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, Published, seen_in
 
-BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
 LONGEST_BACK_OFF = 40.0
 """Seconds after which the operator tries again, however often it has failed; with some for the trying itself."""
 
@@ -34,8 +32,7 @@ class House:
 
     def apply(self, *documents: dict[str, Any]) -> None:
         """Apply rules."""
-        text = "\n---\n".join(msgspec.json.encode(document).decode() for document in documents)
-        self.kubectl("apply", "-f", "-", namespace=self.home, input=text)
+        self.kubectl.apply(*documents, namespace=self.home)
 
     def published(self) -> Published | None:
         """Read the published ruleset."""

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import pytest
 from tests.cluster import chart, kubelet, workers
 from tests.cluster.chart import Permission, Release, rule
@@ -17,10 +16,8 @@ from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.components import audit_log
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, seen_in
 from tests.cluster.workers import StandIn
-
-BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
 
 SECONDS = 60.0
 
@@ -41,12 +38,6 @@ def cluster(audited: ControlPlane) -> Iterator[Cluster]:
         yield cluster
 
 
-def apply(control_plane: ControlPlane, namespace: str, *documents: object) -> None:
-    """Apply rules."""
-    text = "\n---\n".join(msgspec.json.encode(document).decode() for document in documents)
-    control_plane.kubectl("apply", "-f", "-", namespace=namespace, input=text)
-
-
 def test_everything_it_does_takes_exactly_the_permissions_of_its_roles(
     audited: ControlPlane, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -60,7 +51,7 @@ def test_everything_it_does_takes_exactly_the_permissions_of_its_roles(
         live_a_life(audited, cluster, operator, run)
         operator.stop()
         operator.start()
-        apply(audited, home, rule("late"))
+        audited.kubectl.apply(rule("late"), namespace=home)
         operator.wait(lambda: cluster.settled(home, "late", 1))
 
         assert operator.audit.denied() == []
@@ -71,12 +62,14 @@ def test_everything_it_does_takes_exactly_the_permissions_of_its_roles(
 def live_a_life(control_plane: ControlPlane, cluster: Cluster, operator: Operator, run: list[StandIn]) -> None:
     """Let rules be made, edited, broken, repaired and deleted in all namespaces, with workers that run them."""
     home, other = operator.release.rule_namespaces
+    kubectl = control_plane.kubectl
     for namespace in (home, other):
-        apply(control_plane, namespace, rule("edited"), rule("broken"), rule("deleted"))
-        apply(control_plane, namespace, rule("edited", elements=["b"]), rule("broken", validations=BAD_EXPRESSION))
+        kubectl.apply(rule("edited"), rule("broken"), rule("deleted"), namespace=namespace)
+        broken = rule("broken", validations=BAD_EXPRESSION)
+        kubectl.apply(rule("edited", elements=["b"]), broken, namespace=namespace)
         operator.wait(partial(cluster.settled, namespace, "broken", 2))
-        apply(control_plane, namespace, rule("broken", elements=["c"]))
-        control_plane.kubectl("delete", "vrule", "deleted", namespace=namespace)
+        kubectl.apply(rule("broken", elements=["c"]), namespace=namespace)
+        kubectl("delete", "vrule", "deleted", namespace=namespace)
         operator.wait(partial(cluster.settled, namespace, "broken", 3))
     revision = published(cluster, operator.release)
     operator.wait(lambda: all(worker.revision == revision for worker in run))
@@ -111,7 +104,7 @@ def test_one_permission_too_few_is_noticed_and_mended_without_a_restart(
 
         for _, operator, _ in lives:
             chart.render(operator.release.namespace).apply(audited.kubectl)
-            apply(audited, operator.release.namespace, rule("one", elements=["b"]))
+            audited.kubectl.apply(rule("one", elements=["b"]), namespace=operator.release.namespace)
         for _, operator, _ in lives:
             operator.wait(partial(all_is_well, cluster, operator, 2), SECONDS)
 
@@ -125,7 +118,7 @@ def lacking(
     (address,) = workers.addresses(1)
     node.run_pod("worker", address)
     node.mark_ready("worker")
-    apply(control_plane, home, rule("one"))
+    control_plane.kubectl.apply(rule("one"), namespace=home)
     operator = life.enter_context(operating(control_plane, release.without(permission), folder / home / "operator"))
     return permission, operator, node
 

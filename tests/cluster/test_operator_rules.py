@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from tests.cluster import chart
 from tests.cluster.chart import rule
 from tests.cluster.control_plane.cluster import ControlPlane
-from tests.cluster.control_plane.kubectl import Answer, Kubectl
+from tests.cluster.control_plane.kubectl import Kubectl
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, Published, conditions, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, Published, conditions, seen_in
 
-BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
 KUBECTLS = "kubectl.kubernetes.io/last-applied-configuration"
 PAUSED = "the-eye.io/paused"
 
@@ -34,13 +32,9 @@ class Eye:
         self.stranger = stranger
         """A namespace whose rules do not count."""
 
-    def apply(self, namespace: str, document: dict[str, Any]) -> Answer:
-        """Apply a rule."""
-        return self.kubectl("apply", "-f", "-", namespace=namespace, input=msgspec.json.encode(document).decode())
-
     def settle(self, namespace: str, document: dict[str, Any]) -> dict[str, Any]:
         """Apply a rule, and give it as it is when the operator has had its say."""
-        self.apply(namespace, document)
+        self.kubectl.apply(document, namespace=namespace)
         name = document["metadata"]["name"]
         generation = self.cluster.rule(namespace, name)["metadata"]["generation"]
         self.operator.wait(lambda: self.cluster.settled(namespace, name, generation))
@@ -121,7 +115,7 @@ def test_a_rule_that_is_applied_is_in_force_and_says_so(eye: Eye) -> None:
 
 def test_kubectl_shows_what_became_of_a_rule(eye: Eye) -> None:
     """In `get`, `describe` and `wait`."""
-    eye.apply(eye.home, rule("shown"))
+    eye.kubectl.apply(rule("shown"), namespace=eye.home)
 
     eye.kubectl("wait", "--for=condition=Accepted", "--timeout=20s", "vrule/shown", namespace=eye.home)
 
@@ -131,7 +125,7 @@ def test_kubectl_shows_what_became_of_a_rule(eye: Eye) -> None:
 
 
 def test_rules_of_every_named_namespace_count_and_no_others(eye: Eye) -> None:
-    eye.apply(eye.stranger, rule("counted"))
+    eye.kubectl.apply(rule("counted"), namespace=eye.stranger)
     eye.settle(eye.other, rule("counted"))
     eye.settle(eye.home, rule("counted"))
 
@@ -280,10 +274,8 @@ def test_the_operator_changes_nothing_of_a_rule_but_its_status(eye: Eye) -> None
 def test_many_rules_applied_at_once_are_published_together(eye: Eye) -> None:
     """A folder of rules is one change or a few, not one for each."""
     before = len(eye.operator.said("ruleset_published"))
-    documents = [rule(f"folder-{number}") for number in range(30)]
-    text = "\n---\n".join(msgspec.json.encode(document).decode() for document in documents)
 
-    eye.kubectl("apply", "-f", "-", namespace=eye.other, input=text)
+    eye.kubectl.apply(*(rule(f"folder-{number}") for number in range(30)), namespace=eye.other)
 
     ids = {f"{eye.other}/folder-{number}" for number in range(30)}
     eye.operator.wait(lambda: ids <= eye.published().generations.keys())

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 from tests.cluster import chart
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, seen_in
 from tests.servers import Postgres, running
 from tests.unit.rules import making
 
@@ -52,7 +51,7 @@ class Eye:
 
     def apply(self, document: dict[str, Any]) -> None:
         """Apply a rule."""
-        self._kubectl("apply", "-f", "-", namespace=self.home, input=msgspec.json.encode(document).decode())
+        self._kubectl.apply(document, namespace=self.home)
 
     def annotate(self, name: str, annotation: str) -> None:
         """Set an annotation, or remove one with a ``-`` after it."""
@@ -173,7 +172,7 @@ def test_what_cannot_be_tried_out_is_told_as_failed_without_the_result_before_it
     eye.annotate("element", f"{BACKTEST}=24h")
     assert eye.wait_for_backtest("element")["violations"] == 1
 
-    eye.apply({**rule, "spec": {**rule["spec"], "validations": [{"expression": "event.data.element.startsWith("}]}})
+    eye.apply(chart.rule("element", elements=["a"], validations=BAD_EXPRESSION))
     told = eye.wait_for_backtest("element", generation=2)
     assert told.keys() == {"requested", "generation", "state", "message", "finishedAt"}
     assert told["state"] == "Failed"

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from tests.cluster import chart, kubelet, workers
 from tests.cluster.chart import rule
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, seen_in
 from tests.faults.processes import Process, clean_environment
 from tests.machine import free_addresses
 from tests.servers import Postgres, Valkey, running
@@ -28,7 +27,6 @@ from the_eye.tokens import Scope
 from the_eye_cli.maintain import maintain
 from the_eye_cli.migrate import migrate
 
-BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
 WORKERS = 2
 
 
@@ -44,7 +42,7 @@ class Eye:
 
     def apply(self, document: dict[str, Any]) -> None:
         """Apply a rule."""
-        self._kubectl("apply", "-f", "-", namespace=self.home, input=msgspec.json.encode(document).decode())
+        self._kubectl.apply(document, namespace=self.home)
 
     def wait_for(self, name: str, condition: str, status: str, generation: int) -> str:
         """Wait until a condition says something of a generation of a rule; gives its message."""

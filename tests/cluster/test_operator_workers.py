@@ -5,18 +5,16 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from tests.cluster import chart, kubelet, workers
 from tests.cluster.chart import rule
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.operator_process import Operator, operating
-from tests.cluster.rules import Cluster, seen_in
+from tests.cluster.rules import BAD_EXPRESSION, Cluster, seen_in
 from tests.cluster.workers import StandIn
 
 WORKERS = 20
-BAD_EXPRESSION = [{"expression": "event.data.element.startsWith('a') +"}]
 
 
 class Fleet:
@@ -34,7 +32,7 @@ class Fleet:
 
     def apply(self, document: dict[str, Any]) -> None:
         """Apply a rule."""
-        self._kubectl("apply", "-f", "-", namespace=self.home, input=msgspec.json.encode(document).decode())
+        self._kubectl.apply(document, namespace=self.home)
 
     def wait_for_programmed(self, name: str, generation: int, *told: str) -> None:
         """Wait until the condition Programmed of a generation has this status, reason and message."""

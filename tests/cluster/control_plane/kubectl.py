@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Kubectl(msgspec.Struct, frozen=True):
         )
         assert ended.returncode == 0 or not check, f"kubectl {' '.join(args)}:\n{ended.stdout}{ended.stderr}"
         return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+    def apply(self, *documents: Mapping[str, Any], options: Sequence[str] = (), namespace: str | None = None) -> Answer:
+        """Apply objects, all in one run."""
+        text = "\n---\n".join(msgspec.json.encode(document).decode() for document in documents)
+        return self("apply", *options, "-f", "-", namespace=namespace, input=text)
 
     def _environment(self) -> dict[str, str]:
         ours = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.cache), "KUBERC": "off"}
