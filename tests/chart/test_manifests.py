@@ -37,7 +37,7 @@ def test_every_object_says_whose_it_is(rendered: Rendered) -> None:
 
 def test_every_object_is_in_a_namespace_unless_its_kind_is_not(rendered: Rendered) -> None:
     for manifest in rendered.manifests:
-        cluster_wide = manifest["kind"].startswith("Cluster")
+        cluster_wide = manifest["kind"].startswith(("Cluster", "CustomResourceDefinition"))
         assert ("namespace" not in manifest["metadata"]) is cluster_wide, manifest["metadata"]["name"]
 
 
@@ -336,7 +336,7 @@ def test_releases_of_one_name_may_have_rules_in_the_same_namespace() -> None:
         return {
             (manifest["kind"], manifest["metadata"]["name"])
             for manifest in rendered.manifests
-            if manifest["metadata"].get("namespace", "rules") == "rules"
+            if "Role" in manifest["kind"] and manifest["metadata"].get("namespace", "rules") == "rules"
         }
 
     assert len(roles("shop")) == 4

@@ -11,6 +11,7 @@ from tests.chart.rendering import render, shape
 from tests.chart.values import CHART, defaults
 
 import the_eye_api.metrics  # noqa: F401 - it registers what the API counts
+from the_eye.rules.crd import definition
 
 SECRETS = {"database": {"existingSecret": "database"}, "redis": {"existingSecret": "redis"}}
 OWN_STORES: dict[str, Any] = {"tryOut": {"enabled": False}, **SECRETS}
@@ -72,6 +73,11 @@ SWITCHES: dict[str, Switch] = {
     "without migration": ({"tasks": {"migration": {"enabled": False}}}, set(), {"Job/the-eye-migrate"}),
     "without maintenance": ({"tasks": {"maintenance": {"enabled": False}}}, set(), {"CronJob/the-eye-maintain"}),
     "pod monitor": ({"metrics": {"podMonitor": {"enabled": True}}}, {"PodMonitor/the-eye"}, set()),
+    "without definition": (
+        {"crds": {"enabled": False}},
+        set(),
+        {"CustomResourceDefinition/validatorrules.the-eye.io"},
+    ),
     "without cluster roles": (
         {"rbac": {"aggregateToDefaultRoles": False}},
         set(),
@@ -197,6 +203,16 @@ def test_keda_takes_no_worker_away_while_it_does_not_know_the_backlog() -> None:
 
     fallback = scaled["spec"]["fallback"]
     assert fallback == {"failureThreshold": 3, "replicas": 4, "behavior": "currentReplicasIfHigher"}
+
+
+def test_the_definition_is_the_one_of_the_core_and_outlives_the_release_unless_told_otherwise() -> None:
+    def rendered(values: dict[str, Any]) -> dict[str, Any]:
+        (found,) = render({"crds": values}).of("CustomResourceDefinition")
+        return found
+
+    assert rendered({})["spec"] == definition()["spec"]
+    assert rendered({})["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert "annotations" not in rendered({"keep": False})["metadata"]
 
 
 def test_the_example_of_cloudnative_pg_names_what_its_cluster_makes() -> None:

@@ -10,7 +10,7 @@ import helm_python as helm
 import msgspec
 import pytest
 import yaml
-from tests.cluster.chart import CHART, RELEASE
+from tests.cluster.chart import CHART, CRD, RELEASE, install_definition
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
 
@@ -116,6 +116,24 @@ def test_what_a_store_to_try_out_holds_is_not_left_by_mistake(running: Running, 
     assert "is still there" in running.upgrade(OWN_STORES)
     assert running.upgrade({**own, "tryOut": {"leave": True}}) == ""
     assert running.upgrade({**OWN_STORES, "tryOut": {"enabled": False, "leave": True}}) == ""
+
+
+def test_the_definition_of_rules_is_one_releases(running: Running, kubectl: Kubectl) -> None:
+    """Whether it may be taken over when it is nobody's is for Helm to see, who knows what it was asked for."""
+    install_definition(kubectl)
+    owner = ("meta.helm.sh/release-name={}", "meta.helm.sh/release-namespace={}")
+    annotate = ("annotate", "--overwrite", CRD)
+    try:
+        assert running.upgrade({}) == ""
+        kubectl(*annotate, owner[0].format(RELEASE), owner[1].format(running.namespace))
+        assert running.upgrade({}) == ""
+        kubectl(*annotate, owner[0].format("other"))
+        assert f"belongs to release other in namespace {running.namespace}" in running.upgrade({})
+        kubectl(*annotate, owner[0].format(RELEASE), owner[1].format("elsewhere"))
+        assert "belongs to release the-eye in namespace elsewhere" in running.upgrade({})
+        assert running.upgrade({"crds": {"enabled": False}}) == ""
+    finally:
+        kubectl(*annotate, *(each.removesuffix("={}") + "-" for each in owner))
 
 
 def test_keda_comes_when_the_autoscaler_before_it_has_gone(running: Running, kubectl: Kubectl) -> None:

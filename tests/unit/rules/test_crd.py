@@ -36,7 +36,7 @@ from the_eye.rules.crd import (
 )
 from the_eye.rules.manifest import ValidatorRule, has_unclosed_set, read_manifest
 
-COMMITTED = Path(__file__).parents[3] / "charts" / "the-eye" / "crds" / "validatorrules.the-eye.io.yaml"
+COMMITTED = Path(__file__).parents[3] / "charts" / "the-eye" / "files" / "validatorrules.the-eye.io.yaml"
 
 (VERSION,) = definition()["spec"]["versions"]
 SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]

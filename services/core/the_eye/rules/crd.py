@@ -1,6 +1,6 @@
 """The custom resource definition: the types of a ValidatorRule and of its status, as Kubernetes takes them.
 
-``python -m the_eye.rules.crd`` prints what is committed as ``charts/the-eye/crds/validatorrules.the-eye.io.yaml``. What
+``python -m the_eye.rules.crd`` prints what is committed as ``charts/the-eye/files/validatorrules.the-eye.io.yaml``. What
 the API server refuses at admission the core refuses as well; into schemas and expressions the API server cannot look.
 """
 
