@@ -14,8 +14,8 @@ from dramatiq.errors import DecodeError
 
 from the_eye.queue.messages import EVENTS_QUEUE, STORE_EVENTS, Payload, QueuedEvent
 
-JOINED_BYTES = 256 * 1024
-"""Payload beyond which no further message is joined: about a thousand events of the usual size."""
+JOINED_BYTES = 512 * 1024
+"""Payload beyond which no further message is joined: about two thousand events of the usual size."""
 
 _OPTION = "redis_message_id"
 _JOINED = "joined_redis_message_ids"
