@@ -18,6 +18,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import PatchType
 
+from the_eye.rules.manifest import GROUP, PLURAL, VERSION
 from the_eye.settings import SettingsError
 from the_eye_operator import metrics
 
@@ -27,7 +28,7 @@ CALL_SECONDS = 15.0
 PAGE = 500
 """Objects in one page of a list."""
 
-ValidatorRules = create_namespaced_resource("the-eye.io", "v1alpha1", "ValidatorRule", "validatorrules")
+ValidatorRules = create_namespaced_resource(GROUP, VERSION, "ValidatorRule", PLURAL)
 
 
 class ClusterError(Exception):

@@ -13,10 +13,9 @@ from typing import Any
 import kopf
 import structlog
 
+from the_eye.rules.manifest import GROUP, PLURAL, VERSION
 from the_eye_operator import metrics
 from the_eye_operator.backing_off import growing
-
-GROUP, VERSION, PLURAL = "the-eye.io", "v1alpha1", "validatorrules"
 
 REQUEST_SECONDS = 30.0
 BACKOFFS = (1, 2, 4)

@@ -1,7 +1,7 @@
 """The custom resource definition: the types of a ValidatorRule and of its status, as Kubernetes takes them.
 
-``python -m the_eye.rules.crd`` prints what is committed as ``charts/the-eye/files/validatorrules.the-eye.io.yaml``. What
-the API server refuses at admission the core refuses as well; into schemas and expressions the API server cannot look.
+``python -m the_eye.rules.crd`` prints what is committed as ``charts/the-eye/files/validatorrules.the-eye.io.yaml``.
+What the API server refuses at admission the core refuses as well; into schemas and expressions it cannot look.
 """
 
 import sys
@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from msgspec import UNSET, Meta, UnsetType
 
-from the_eye.rules.manifest import API_VERSION, NOTHING_DEMANDED, UNCLOSED_SET, Spec, ValidatorRule
+from the_eye.rules.manifest import GROUP, NOTHING_DEMANDED, PLURAL, UNCLOSED_SET, VERSION, Spec, ValidatorRule
 
 Time = Annotated[datetime, Meta(tz=True)]
 Generation = Annotated[int, Meta(ge=1)]
@@ -166,25 +166,24 @@ CHECKS: dict[str, tuple[Check, ...]] = {
 
 def definition() -> dict[str, Any]:
     """The whole definition, as an object of Kubernetes' API."""
-    group, version = API_VERSION.split("/")
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"validatorrules.{group}"},
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
         "spec": {
-            "group": group,
+            "group": GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": "ValidatorRule",
                 "listKind": "ValidatorRuleList",
-                "plural": "validatorrules",
+                "plural": PLURAL,
                 "singular": "validatorrule",
                 "shortNames": ["vrule"],
                 "categories": ["the-eye"],
             },
             "versions": [
                 {
-                    "name": version,
+                    "name": VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},

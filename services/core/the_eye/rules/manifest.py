@@ -18,6 +18,8 @@ from the_eye.rules.documents import MAX_DEPTH, Unreadable, read_documents
 from the_eye.verdict import Action
 
 API_VERSION = "the-eye.io/v1alpha1"
+GROUP, VERSION = API_VERSION.split("/")
+PLURAL = "validatorrules"
 
 MAX_SCHEMA_BYTES = 64 * 1024
 """The largest schema, as JSON; eight times less than what one ConfigMap of a ruleset holds."""
