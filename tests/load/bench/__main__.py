@@ -26,7 +26,8 @@ QUICK_SECTIONS = ("throughput", "latency", "fairness")
 def main(quick: bool, only: str, out: Path, folder: Path) -> None:  # noqa: FBT001 - click's way
     """Measure The Eye beside the limits of its parts, and hold the figures against the targets.
 
-    With --only the figures are merged into those of earlier runs. A full run writes docs/performance.md too.
+    With --only the figures are merged into those of earlier runs: of OUT, or in a fresh clone of the docs. A full run
+    writes docs/performance.md too.
     """
     chosen = [name for name in only.split(",") if name] or list(QUICK_SECTIONS if quick else SECTIONS)
     if unknown := set(chosen).difference(SECTIONS):
@@ -39,7 +40,8 @@ def main(quick: bool, only: str, out: Path, folder: Path) -> None:  # noqa: FBT0
         measured = measure(chosen, folder, quick=quick)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
-    kept = figures.merged(figures.read(out) if only else [], measured)
+    earlier = (figures.read(out) or figures.read(report.FIGURES)) if only else []
+    kept = figures.merged(earlier, measured)
     figures.write(out, kept)
     if not quick:
         figures.write(report.FIGURES, kept)
