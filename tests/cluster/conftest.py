@@ -128,6 +128,14 @@ def stoppable_control_plane(control_plane: ControlPlane) -> ControlPlane:
 
 
 @pytest.fixture
+def audited_control_plane(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane where it writes down what it is asked for, which someone else's cluster shows to nobody."""
+    if control_plane.audit_log is None:
+        pytest.skip("the API server of THE_EYE_TEST_KUBECONFIG's cluster shows no audit log")
+    return control_plane
+
+
+@pytest.fixture
 def controllers(control_plane: ControlPlane) -> None:
     """Whether anything acts on what is stored: KUBEBUILDER_ASSETS may hold an API server alone."""
     if not control_plane.controllers:

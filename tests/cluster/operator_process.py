@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.audit import Audit
 from tests.cluster.chart import Release
 from tests.cluster.control_plane.cluster import ControlPlane
-from tests.cluster.control_plane.components import audit_log
 from tests.machine import THE_EYE, free_addresses
 
 START_SECONDS = 30.0
@@ -132,7 +131,7 @@ def operating(
     folder.mkdir(parents=True, exist_ok=True)
     release.apply(control_plane.kubectl)
     kubeconfig = control_plane.kubeconfig_of(release.namespace, release.account)
-    audit = Audit(audit_log(control_plane.folder), release.user)
+    audit = Audit(control_plane.audit_log, release.user)
     operator = Operator(folder, release, kubeconfig, audit, changes)
     operator.start()
     try:

@@ -90,6 +90,7 @@ def test_what_happened_while_the_operator_was_dead_is_made_good(house: House, op
     assert schema["properties"]["element"]["enum"] == ["a"]
 
 
+@pytest.mark.usefixtures("audited_control_plane")
 def test_a_restart_of_an_operator_that_has_nothing_to_do_changes_nothing(house: House, operator: Operator) -> None:
     house.apply(rule("good"), rule("bad", validations=BAD_EXPRESSION))
     operator.wait(house.says("good", 1))
@@ -108,6 +109,7 @@ def test_a_restart_of_an_operator_that_has_nothing_to_do_changes_nothing(house: 
     assert found.leftovers == set()
 
 
+@pytest.mark.usefixtures("audited_control_plane")
 def test_two_operators_come_to_one_end_and_then_are_silent(house: House, operator: Operator, tmp_path: Path) -> None:
     """Nobody asks for two; but a Deployment that is rolled out has them for a while."""
     operator.kill()

@@ -13,7 +13,6 @@ import pytest
 from tests.cluster import chart, kubelet, workers
 from tests.cluster.chart import Permission, Release, rule
 from tests.cluster.control_plane.cluster import ControlPlane
-from tests.cluster.control_plane.components import audit_log
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.operator_process import Operator, operating
 from tests.cluster.rules import BAD_EXPRESSION, Cluster, seen_in
@@ -23,12 +22,10 @@ SECONDS = 60.0
 
 
 @pytest.fixture
-def audited(control_plane: ControlPlane) -> ControlPlane:
+def audited(audited_control_plane: ControlPlane) -> ControlPlane:
     """A control plane that writes down what it is asked for, with the definition of ValidatorRules."""
-    if not audit_log(control_plane.folder).exists():
-        pytest.skip("the API server of THE_EYE_TEST_KUBECONFIG's cluster shows no audit log")
-    chart.install_definition(control_plane.kubectl)
-    return control_plane
+    chart.install_definition(audited_control_plane.kubectl)
+    return audited_control_plane
 
 
 @pytest.fixture

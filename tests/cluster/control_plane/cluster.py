@@ -31,6 +31,8 @@ class ControlPlane(msgspec.Struct, frozen=True):
     """Holds what lives as long as this does."""
     api_server: Component | None = None
     """None in a cluster that was there before."""
+    audit_log: Path | None = None
+    """Where it writes down what service accounts ask for; None in a cluster that was there before."""
     controllers: bool = True
     """Whether anything acts on what is stored; KUBEBUILDER_ASSETS may hold an API server alone."""
     built: bool = False

@@ -63,6 +63,7 @@ class _Start:
             version(self._kubectl),
             self._folder,
             api_server=api_server,
+            audit_log=components.audit_log(self._folder),
             controllers=bool(controllers),
             built=self._binaries.built,
         )
