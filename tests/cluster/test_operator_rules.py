@@ -248,7 +248,6 @@ def test_no_more_than_one_old_shard_lies_beside_the_new_one(eye: Eye) -> None:
 
 
 def test_a_rule_that_is_made_anew_begins_anew(eye: Eye) -> None:
-    """Of the one before, which had its name, nothing is known: not as its last good version either."""
     eye.settle(eye.home, rule("again", elements=["a"]))
     eye.settle(eye.home, rule("again", elements=["b"]))
     eye.kubectl("delete", "vrule", "again", namespace=eye.home)
@@ -257,6 +256,21 @@ def test_a_rule_that_is_made_anew_begins_anew(eye: Eye) -> None:
 
     assert (anew["status"]["observedGeneration"], anew["status"]["inForceGeneration"]) == (1, 1)
     eye.operator.wait(lambda: eye.elements_in_force(eye.home, "again") == ["c"])
+
+
+def test_a_rule_that_is_made_anew_has_no_last_good_version(eye: Eye) -> None:
+    """Not that of the one before, which had its name."""
+    eye.settle(eye.home, rule("namesake"))
+    eye.kubectl("delete", "vrule", "namesake", namespace=eye.home)
+    eye.operator.wait(lambda: eye.generation_in_force(eye.home, "namesake") is None)
+
+    anew = eye.settle(eye.home, rule("namesake", validations=BAD_EXPRESSION))
+
+    assert truths(anew)["Accepted"] == ("False", "InvalidExpression")
+    assert conditions(anew)["Accepted"]["message"].endswith("; no version is in force")
+    assert truths(anew)["Programmed"] == ("False", "NotInForce")
+    assert not anew["status"].keys() & {"inForceGeneration", "ruleset"}
+    assert eye.generation_in_force(eye.home, "namesake") is None
 
 
 def test_the_operator_changes_nothing_of_a_rule_but_its_status(eye: Eye) -> None:
