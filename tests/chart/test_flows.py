@@ -139,6 +139,18 @@ def test_further_ways_out_are_for_all_of_the_eyes_own_pods() -> None:
     assert let == pods.keys() - {"postgres", "valkey"}
 
 
+@pytest.mark.parametrize("port", [4317, 4318])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_telemetry_has_a_way_out_where_it_is_wanted(port: int, *, enabled: bool) -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {flows.NAME: "monitoring"}}}]
+    rendered = render({"networkPolicy": {"otlp": {"enabled": enabled, "to": peers}}})
+
+    pods = flows.pods_of(rendered)
+    let = {name for name, pod in pods.items() if flows.of(rendered).let(pod, OUTSIDE["prometheus"], port)}
+    assert let == (pods.keys() - {"postgres", "valkey"} if enabled else set())
+    assert not flows.of(rendered).let(pods["api"], OUTSIDE["internet"], port)
+
+
 def test_the_evaluator_knows_what_is_refused() -> None:
     """A policy that selects a pod and has no rules lets nothing through, and a named port is the destination's own."""
     deny = {"metadata": {"namespace": "a"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}

@@ -226,6 +226,18 @@ def test_the_example_of_cloudnative_pg_names_what_its_cluster_makes() -> None:
     assert peer["podSelector"]["matchLabels"] == {"cnpg.io/cluster": name}
 
 
+def test_the_example_of_external_secrets_makes_what_the_values_name() -> None:
+    documents = (CHART / "examples" / "external-secrets" / "external-secrets.yaml").read_text()
+    values = defaults() | shape("examples/external-secrets/values.yaml")
+
+    made = {
+        (found["spec"]["target"]["name"], key)
+        for found in yaml.safe_load_all(documents)
+        for key in found["spec"]["target"]["template"]["data"]
+    }
+    assert made == {(values[store]["existingSecret"], "url") for store in ("database", "redis")}
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

@@ -233,6 +233,17 @@ def run_readme(release: Helm, place: Path, *words: str) -> None:
     subprocess.run(["bash", "-euc", script], env=environ, check=True, timeout=SECONDS)  # noqa: S603, S607 - our own words
 
 
+def test_the_readmes_command_starts_all_processes_again(restricted: Helm, tmp_path: Path) -> None:
+    """So that they read a Secret that was changed."""
+    restricted.install()
+
+    run_readme(restricted, tmp_path, "rollout restart")
+
+    for found in restricted.get("deployments")["items"]:
+        annotations = found["spec"]["template"]["metadata"]["annotations"]
+        assert "kubectl.kubernetes.io/restartedAt" in annotations, found["metadata"]["name"]
+
+
 def test_the_readmes_commands_take_away_what_is_left(restricted: Helm, tmp_path: Path) -> None:
     """And nothing of another release in the namespace."""
     restricted.install()
