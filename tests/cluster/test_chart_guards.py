@@ -3,14 +3,14 @@
 The chart is rendered for an upgrade, with Helm looking into the cluster, and nothing of it is applied.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import helm_python as helm
 import msgspec
 import pytest
 import yaml
-from tests.cluster.chart import CHART, CRD, RELEASE, install_definition
+from tests.cluster.chart import CHART, CRD, RELEASE, install_definition, namespaces
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
 
@@ -58,9 +58,10 @@ class Running(msgspec.Struct, frozen=True):
 
 
 @pytest.fixture
-def running(control_plane: ControlPlane, namespace: str) -> Running:
+def running(control_plane: ControlPlane) -> Iterator[Running]:
     """A namespace in which nothing is yet."""
-    return Running(control_plane, namespace)
+    with namespaces(control_plane, 1) as (name,):
+        yield Running(control_plane, name)
 
 
 def test_volumes_of_a_store_to_try_out_stay_as_they_are(running: Running) -> None:
@@ -92,7 +93,8 @@ def test_a_store_without_a_volume_is_not_given_one(running: Running) -> None:
 
 def test_a_stateful_set_may_be_replaced_by_the_way_that_the_sentence_names(running: Running, kubectl: Kubectl) -> None:
     running.apply({}, "Deployment", "StatefulSet")
-    kubectl("wait", "--for=create", "persistentvolumeclaim/data-the-eye-postgres-0", namespace=running.namespace)
+    claim = "persistentvolumeclaim/data-the-eye-postgres-0"
+    kubectl("wait", "--for=create", "--timeout=60s", claim, namespace=running.namespace)
     kubectl("delete", "statefulset", "the-eye-postgres", "--cascade=orphan", namespace=running.namespace)
 
     assert running.upgrade({"tryOut": {"postgres": {"size": "20Gi"}}}) == ""

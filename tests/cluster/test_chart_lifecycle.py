@@ -229,7 +229,8 @@ def run_readme(release: Helm, place: Path, *words: str) -> None:
     if not folder.exists():
         folder.mkdir()
         (folder / "kubectl").symlink_to(kubectl_path())
-    environ = {"PATH": f"{folder}:/usr/bin:/bin", "KUBECONFIG": str(release.control_plane.kubeconfig)}
+    kubeconfig = str(release.control_plane.kubeconfig)
+    environ = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(place), "KUBECONFIG": kubeconfig}
     subprocess.run(["bash", "-euc", script], env=environ, check=True, timeout=SECONDS)  # noqa: S603, S607 - our own words
 
 
