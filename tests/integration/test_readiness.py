@@ -12,10 +12,11 @@ from tests.servers import Postgres, Valkey
 from the_eye.queue import QueueWriter
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store.connect import Connection, make_async_pool
+from the_eye.store.schema import newest_migration
 from the_eye.token_copy import TokenCopy
 from the_eye_api.auth import Tokens, TokenSnapshot
 from the_eye_api.problems import ProblemError
-from the_eye_api.readiness import Readiness, newest_migration
+from the_eye_api.readiness import Readiness
 
 READY = ""
 

@@ -1,19 +1,15 @@
 """When a process that has just started can be sent requests."""
 
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import structlog
 
-import the_eye.store
 from the_eye.queue import QueueUnavailableError, QueueWriter
 from the_eye.store.connect import AsyncPool
+from the_eye.store.schema import applied_migration, newest_migration
 from the_eye_api.auth import TokenSnapshot
 from the_eye_api.problems import unavailable
-
-MIGRATIONS = Path(the_eye.store.__file__).parent / "migrations"
 
 READ_SECONDS = 2.0
 
@@ -70,17 +66,3 @@ class Readiness:
         if applied < newest_migration():
             log.warning("not_ready", error=f"the schema is {applied or 'empty'}, not {newest_migration()}")
             raise unavailable("schema_outdated", "The database has yet to be migrated.")
-
-
-def newest_migration() -> str:
-    """The version of the newest migration that this code knows."""
-    return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("*.sql"))
-
-
-async def applied_migration(connection: psycopg.AsyncConnection[Any]) -> str:
-    """Read the version of the newest migration that dbmate has applied; empty when it has applied none."""
-    try:
-        cursor = await connection.execute("SELECT coalesce(max(version), '') FROM schema_migrations")
-    except psycopg.errors.UndefinedTable:
-        return ""
-    return (await cursor.fetchall())[0][0]  # type: ignore[no-any-return]

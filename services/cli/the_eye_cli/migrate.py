@@ -11,12 +11,10 @@ from pathlib import Path
 import click
 import psycopg
 
-import the_eye.store
 from the_eye.settings import StoreSettings
 from the_eye.store.connect import connect, read_url, redact
+from the_eye.store.schema import MIGRATIONS, newest_migration
 from the_eye_cli.connect import one_line
-
-MIGRATIONS = Path(the_eye.store.__file__).parent / "migrations"
 
 OLDEST_SERVER = 16
 
@@ -43,8 +41,9 @@ def migrate(wait_seconds: int) -> None:
         message = f"migrating {redact(settings.database_url)} failed:\n{(result.stdout + result.stderr).strip()}"
         raise click.ClickException(message)
     applied = _APPLIED.findall(result.stdout)
-    newest = max(path.name.partition("_")[0] for path in MIGRATIONS.glob("*.sql"))
-    click.echo(f"schema {newest}: {f'{len(applied)} migrations applied' if applied else 'nothing to migrate'}")
+    click.echo(
+        f"schema {newest_migration()}: {f'{len(applied)} migrations applied' if applied else 'nothing to migrate'}"
+    )
 
 
 def _look(settings: StoreSettings, wait_seconds: int) -> None:

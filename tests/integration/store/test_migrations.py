@@ -12,7 +12,8 @@ from tests.integration.store.rows import event, insert, violating
 from tests.servers import Postgres
 
 from the_eye.store.connect import Connection
-from the_eye_cli.migrate import MIGRATIONS, dbmate_url, find_dbmate, migrate
+from the_eye.store.schema import MIGRATIONS
+from the_eye_cli.migrate import dbmate_url, find_dbmate, migrate
 
 VIOLATED = violating("shop/a")
 
