@@ -58,10 +58,8 @@ class Api:
         )
         self.tokens = TokenSnapshot(self._read_tokens, self._token_copy.load, settings.token_refresh_seconds)
         self.readiness = Readiness(self.tokens, self.queue, self.pool)
-        turns = Turns(waiting_max_bytes=settings.pending_max_bytes)
         self.group_commit = GroupCommit(
             self.queue.put,
-            turns.shared,
             max_events=settings.group_max_events,
             max_bytes=settings.group_max_bytes,
             pending_max_bytes=settings.pending_max_bytes,
@@ -75,7 +73,7 @@ class Api:
             self.group_commit,
             RateLimiter(default_limit(settings)),
             self.backlog,
-            turns,
+            Turns(waiting_max_bytes=settings.pending_max_bytes),
         )
         self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest)
 

@@ -50,7 +50,7 @@ class Turns:
         line = self._lines.get(application_id)
         if line is None:
             line = self._lines[application_id] = _Line()
-        if line.in_work >= SHARE and self.shared():
+        if line.in_work >= SHARE and self._shared():
             await self._wait(line, size)
         else:
             line.in_work += 1
@@ -77,7 +77,7 @@ class Turns:
         """End a turn, so that the next in line has it, or all while the application is alone."""
         line = self._lines[application_id]
         self._pass_on(line)
-        if line.waiting and not self.shared():
+        if line.waiting and not self._shared():
             while line.waiting:
                 _give(line)
         if not line.in_work and not line.waiting:
@@ -88,8 +88,7 @@ class Turns:
         if line.waiting:
             _give(line)
 
-    def shared(self) -> bool:
-        """Whether several applications send."""
+    def _shared(self) -> bool:
         return self._clock() - self._changed_at < MEMORY_SECONDS
 
 

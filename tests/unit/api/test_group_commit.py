@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from the_eye.queue import QueuedEvent, QueueUnavailableError
-from the_eye_api.group_commit import SHARED_BYTES, GroupCommit
+from the_eye_api.group_commit import GroupCommit
 
 
 class Disk:
@@ -35,13 +35,7 @@ def disk() -> Disk:
 @pytest.fixture
 def group_commit(disk: Disk) -> GroupCommit:
     """Group at most 4 events or 100 bytes, and let at most 200 bytes wait."""
-    return GroupCommit(disk.write, lambda: False, max_events=4, max_bytes=100, pending_max_bytes=200)
-
-
-@pytest.fixture
-def shared(disk: Disk) -> GroupCommit:
-    """Several applications send."""
-    return GroupCommit(disk.write, lambda: True, max_events=500, max_bytes=10**6, pending_max_bytes=10**6)
+    return GroupCommit(disk.write, max_events=4, max_bytes=100, pending_max_bytes=200)
 
 
 def event(number: int, size: int = 1, application_id: int = 1) -> QueuedEvent:
@@ -119,63 +113,6 @@ async def test_applications_take_turns(disk: Disk, group_commit: GroupCommit) ->
 
     assert disk.groups[:3] == [[0], [1, 100, 300, 2], [101, 3, 4, 5]]
     assert sorted(number for group in disk.groups for number in group) == [*range(10), 100, 101, *range(200, 210), 300]
-
-
-PIECE = [5 * SHARED_BYTES // 12] * 2
-"""Sizes of events of which two make a piece and three do not."""
-
-
-def large(first: int, pieces: int) -> list[QueuedEvent]:
-    """Make the events of a request that is written in so many pieces."""
-    return [event(first + number, size) for number, size in enumerate(PIECE * pieces)]
-
-
-async def test_a_large_request_leaves_room_for_other_applications(disk: Disk, shared: GroupCommit) -> None:
-    """Its events are written in pieces, in order; another application's event goes with the next."""
-    tasks = await start(shared, large(0, 3))
-    tasks += await start(shared, [event(100, application_id=2)])
-    assert disk.groups == [[0, 1]]
-
-    disk.open.set()
-    await asyncio.gather(*tasks)
-
-    assert disk.groups == [[0, 1], [2, 3, 100], [4, 5]]
-
-
-async def test_a_request_is_answered_when_its_last_piece_is_written(disk: Disk, shared: GroupCommit) -> None:
-    (task,) = await start(shared, large(0, 2))
-    disk.open.set()
-    while len(disk.groups) < 2:
-        await asyncio.sleep(0)
-        disk.open.clear()
-    assert not task.done()
-
-    disk.open.set()
-    await task
-
-    assert disk.groups == [[0, 1], [2, 3]]
-
-
-async def test_a_request_fails_with_any_of_its_pieces(disk: Disk, shared: GroupCommit) -> None:
-    """What was written of it may be there all the same: 503 says that nothing is certain."""
-    (task,) = await start(shared, large(0, 3))
-    disk.error = QueueUnavailableError("away")
-    disk.open.set()
-
-    with pytest.raises(QueueUnavailableError):
-        await task
-
-    disk.error = None
-    await shared.commit(large(10, 1))
-    assert disk.groups[-1] == [10, 11]
-
-
-async def test_an_event_larger_than_a_piece_is_one(disk: Disk, shared: GroupCommit) -> None:
-    tasks = await start(shared, [event(1), event(2, 2 * SHARED_BYTES), event(3)])
-    disk.open.set()
-    await asyncio.gather(*tasks)
-
-    assert disk.groups == [[1], [2], [3]]
 
 
 async def test_all_of_a_group_hear_of_its_failure(disk: Disk, group_commit: GroupCommit) -> None:

@@ -37,12 +37,11 @@ async def look() -> Backlog:
 
 def make_ingest(limit: RateLimit | None = None) -> Ingest:
     """Make what accepts events, with a queue that takes no time."""
-    turns = Turns(waiting_max_bytes=10**9)
     return Ingest(
-        GroupCommit(write, turns.shared, max_events=500, max_bytes=10**6, pending_max_bytes=10**9),
+        GroupCommit(write, max_events=500, max_bytes=10**6, pending_max_bytes=10**9),
         RateLimiter(limit),
         BacklogBound(look, max_bytes=10**9, max_age_seconds=1e9),
-        turns,
+        Turns(waiting_max_bytes=10**9),
     )
 
 
