@@ -95,6 +95,20 @@ def test_a_new_version_waits_for_its_migration(
     assert answers == ["schema_outdated", READY]
 
 
+def test_a_database_that_does_not_tell_its_migrations_is_an_answer_and_no_error(
+    queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection
+) -> None:
+    connection.execute("ALTER TABLE schema_migrations RENAME version TO other")
+    back = "ALTER TABLE schema_migrations RENAME other TO version"
+    try:
+        answers = Probe(queue_settings, store_settings).ask(lambda: connection.execute(back))
+    except BaseException:
+        connection.execute(back)
+        raise
+
+    assert answers == ["schema_unknown", READY]
+
+
 def test_a_version_goes_on_beside_a_schema_that_is_newer(
     queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection
 ) -> None:

@@ -63,6 +63,9 @@ class Readiness:
             if self._tokens.live is None:
                 return
             raise unavailable("schema_unknown", "The database did not tell its migrations.") from error
+        except psycopg.Error as error:  # a permission that is missing, say
+            log.warning("not_ready", error=str(error).partition("\n")[0])
+            raise unavailable("schema_unknown", "The database does not tell its migrations.") from error
         if applied < newest_migration():
             log.warning("not_ready", error=f"the schema is {applied or 'empty'}, not {newest_migration()}")
             raise unavailable("schema_outdated", "The database has yet to be migrated.")
