@@ -123,7 +123,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
         Annotated[
             tuple[Condition, ...],
             Meta(
-                max_length=8,
+                max_length=16,
                 description="What is so of the rule: Accepted, Programmed, Ready, Paused.",
                 extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
             ),
