@@ -56,6 +56,9 @@ class ClusterError(Exception):
         return self.status == HTTPStatus.NOT_FOUND
 
 
+_ANSWERS = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
+"""What is no failure: that there is no such object, or that there is one already."""
+
 _EVERYONES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, *(s for s in HTTPStatus if s >= 500)}  # noqa: PLR2004
 
 
@@ -178,7 +181,8 @@ async def _translated(what: str) -> AsyncIterator[None]:
     except httpx2.HTTPStatusError as error:
         reason = error.status.message if isinstance(error, ApiError) else error.response.reason_phrase
         message = f"{what}: {error.response.status_code} {reason}"
-        metrics.API_ERRORS.labels(error.response.status_code).inc()
+        if error.response.status_code not in _ANSWERS:
+            metrics.API_ERRORS.labels(error.response.status_code).inc()
         raise ClusterError(message, error.response.status_code, _retry_after(error.response)) from error
     except (httpx2.HTTPError, OSError) as error:
         message = f"{what}: {type(error).__name__}: {error}"

@@ -59,11 +59,11 @@ def decide(declared: Iterable[Declared], in_force: RuleSet, unseen: Collection[s
     ]
     choice = fit(compilation.ruleset.rules, kept)
     refused = {rule.id: rule.errors for rule in (*choice.refused, *compilation.refused, *paused.refused)}
-    chosen = {rule.id: rule for rule in choice.rules}
+    chosen = {rule.manifest.metadata.uid: rule for rule in choice.rules}
     return Decision(
         ruleset=_ruleset(choice.rules, compilation.ruleset, in_force),
         declared={rule.uid: rule for rule in rules},
-        outcomes={rule.uid: Outcome(_errors(rule, refused), chosen.get(rule.id)) for rule in rules},
+        outcomes={rule.uid: Outcome(_errors(rule, refused), chosen.get(rule.uid)) for rule in rules},
     )
 
 

@@ -10,11 +10,13 @@ RECONCILE_SECONDS = Histogram(
 )
 LAST_SUCCESS = Gauge("the_eye_operator_last_success_timestamp_seconds", "When a reconcile last succeeded.")
 API_ERRORS = Counter(
-    "the_eye_operator_api_errors", "Calls that the Kubernetes API refused or did not answer, by status.", ["status"]
+    "the_eye_operator_api_errors",
+    "Calls that the Kubernetes API refused or did not answer, by status; 404 and 409 are answers.",
+    ["status"],
 )
 RULES = Gauge(
     "the_eye_operator_rules",
-    "ValidatorRules by state: accepted and in force; paused, with another version or none in force; kept, which are "
+    "ValidatorRules by state: accepted; paused, with another version or none in force; kept, which are "
     "refused with an earlier version in force; refused, with none.",
     ["state"],
 )

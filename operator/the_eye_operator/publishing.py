@@ -41,9 +41,16 @@ class Publisher:
         self._config_maps = config_maps
         self._name = name
         self._in_force: RuleSet | None = None
+        self.taken_over = 0
+        """How often versions were taken over that another operator has published."""
         self._layout = Layout()
         self._present: dict[int, dict[str, bool]] = {}
         """The shards in each slot, and whether they are whole."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is known what is in force."""
+        return self._in_force is not None
 
     @property
     def in_force(self) -> RuleSet:
@@ -78,6 +85,7 @@ class Publisher:
         newest = {rule.id: rule.manifest for rule in known}
         newer = [rule for rule in recovered.rules if _is_newer(rule, newest.get(rule.id), declared)]
         if newer or self._in_force is None:
+            self.taken_over += 1
             self._in_force = compiled([*(newest | {rule.id: rule for rule in newer}).values()], self._in_force)
 
     def slot_name(self, slot: int) -> str:

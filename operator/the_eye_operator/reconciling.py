@@ -1,10 +1,11 @@
 """The loop that brings about what is declared: it looks at all there is, and does what is left to do.
 
-A change only wakes it. Whatever it does may fail in the middle: nothing is remembered of a failure but that it is time
-to look again, so that an API server that is away, throttles or contradicts is waited for, and nothing more.
+A change only wakes it. Whatever it does may fail in the middle: it is time to look again then, so that an API server
+that is away, throttles or contradicts is waited for, and nothing more.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -70,7 +71,10 @@ class Reconciler:
         self._listed_before = False
         self._unseen: frozenset[str] = frozenset()
         """Namespaces whose rules may not be listed."""
-        self._decided: tuple[tuple[int, frozenset[str]], Decision] | None = None
+        self._listed_version = -1
+        """Of the declared rules, when a list last said which there are."""
+        self._decided: tuple[tuple[object, ...], Decision] | None = None
+        """With what it depended on."""
         self.health = Health(settings.operator_resync_seconds)
         self._teller = Teller(cluster, self.declared, self.health)
 
@@ -95,7 +99,7 @@ class Reconciler:
         while True:
             try:
                 with metrics.RECONCILE_SECONDS.time():
-                    again_in = await self.reconcile(watch, observer)
+                    again_in, refusal = await self.reconcile(watch, observer)
             except ClusterError as error:
                 pause = back_off.failed(error)
                 self._note_failure(error, pause)
@@ -104,33 +108,36 @@ class Reconciler:
                 else:
                     await asyncio.sleep(pause)
                 continue
-            back_off.succeeded()
-            self._note_success()
-            until_list = max(0.0, self._list_at - time.monotonic())
-            await self._sleep(until_list if again_in is None else min(again_in, until_list))
+            if refusal is None:
+                back_off.succeeded()
+                self._note_success()
+            else:
+                pause = back_off.failed(refusal)
+                self._note_failure(refusal, pause)
+                again_in = min(again_in, pause)
+            await self._sleep(min(again_in, max(0.0, self._list_at - time.monotonic())))
 
-    async def reconcile(self, watch: Watching, observer: Observer) -> float | None:
-        """Look once and do what is left to do; returns the seconds until what was put off is due, if anything was.
+    async def reconcile(self, watch: Watching, observer: Observer) -> tuple[float, ClusterError | None]:
+        """Look once and do what is left to do.
 
-        Raises ClusterError.
+        Returns the seconds until what was put off is due, infinite when nothing was, and why nothing could be
+        published, if so. Raises ClusterError.
         """
         due = time.monotonic() >= self._list_at
         if due:
             await self._list(watch)
         decision = await self._decide()
-        if not due and self._loses(decision):
+        if not due and self._loses(decision) and self._listed_version != self.declared.version:
             await asyncio.sleep(CONFIRM_SECONDS)
             await self._list(watch)
             decision = await self._decide()
-        failure = await self._publish(decision.ruleset)
+        refusal = await self._publish(decision.ruleset)
         published = self._publisher.in_force
         _note_ruleset(published)
         _note_rules(decision)
         observer.want(published)
         again_in = await self._teller.tell(self._statuses(decision, published, await observer.first_view()))
-        if failure is not None:
-            raise failure
-        return again_in
+        return math.inf if again_in is None else again_in, refusal
 
     async def _publish(self, ruleset: RuleSet) -> ClusterError | None:
         """Publish; where the ConfigMaps are refused, authors still have to hear what became of their rules.
@@ -165,11 +172,27 @@ class Reconciler:
         if missed and self._listed_before:
             metrics.MISSED.inc(missed)
             watch.restart()
-        await self._publisher.load(self.declared.uids)
-        await self._publisher.tidy()
+        self._listed_version = self.declared.version
+        await self._look_at_published()
         self._listed_before = True
         if self._losses == losses:  # else this list may have been too early for what was lost
             self._list_at = began + (UNSEEN_SECONDS if self._unseen else self._settings.operator_resync_seconds)
+
+    async def _look_at_published(self) -> None:
+        """Read what is published, and tidy up there; once it is known it may be kept from being read.
+
+        Raises ClusterError.
+        """
+        try:
+            await self._publisher.load(self.declared.uids)
+            await self._publisher.tidy()
+        except ClusterError as error:
+            if not (error.concerns_one_object and self._publisher.is_loaded):
+                raise
+            self.health.note("published", str(error))
+            _log.warning("published_not_read", error=str(error))
+        else:
+            self.health.note("published")
 
     async def _ask_for_rules(self, watch: Watching) -> list[dict[str, Any]]:
         """List all namespaces; one whose rules may not be listed is noted, and hurts no other."""
@@ -194,7 +217,7 @@ class Reconciler:
 
     async def _decide(self) -> Decision:
         """Decide in a thread: compiling thousands of rules takes its time. Nothing is decided twice."""
-        key = (self.declared.version, self._unseen)
+        key = (self.declared.version, self._unseen, self._publisher.taken_over)
         if self._decided is None or self._decided[0] != key:
             rules, in_force = self.declared.all(), self._publisher.in_force
             self._decided = (key, await asyncio.to_thread(decide, rules, in_force, self._unseen))

@@ -42,6 +42,11 @@ class Published(msgspec.Struct, frozen=True):
         """Take what is needed of a ruleset."""
         return cls(ruleset.revision, {rule.id: rule for rule in ruleset.rules})
 
+    def version_of(self, rule: Declared) -> CompiledRule | None:
+        """Give the version that it holds of a rule."""
+        held = self.rules.get(rule.id)
+        return held if held is not None and held.manifest.metadata.uid == rule.uid else None
+
     def holds(self, rule: CompiledRule) -> bool:
         """Whether it holds just this version of a rule."""
         held = self.rules.get(rule.id)
@@ -55,14 +60,14 @@ def status_of(
 
     ``workers`` is None while nobody knows what they run. Conditions of others stay.
     """
-    in_force = outcome.in_force
+    in_force, given = outcome.in_force, published.version_of(rule)
     accepted = _accepted(rule, outcome)
     programmed = _programmed(rule, in_force, published, workers)
     conditions = [accepted, programmed, _ready(accepted, programmed), *_paused(rule, in_force)]
     return {
         "observedGeneration": rule.generation,
-        "inForceGeneration": in_force.generation if in_force else None,
-        "ruleset": _ruleset(rule, in_force, published),
+        "inForceGeneration": given.generation if given else None,
+        "ruleset": _ruleset(rule, given, published),
         "conditions": [*_with_times(conditions, rule, now), *_of_others(rule)],
     }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -76,22 +76,26 @@ class Teller:
         for all of them.
         """
         now = time.monotonic()
-        due = [
-            Change(rule, fields)
-            for rule, status in wanted
-            if not self._must_wait(rule, now) and (fields := changes(rule, status))
-        ]
-        due.sort(key=_rank)
+        due = sorted(self._due(wanted, now), key=_rank)
         urgent = [change for change in due if _rank(change) < _WORDING]
         wording = due[len(urgent) :]
         await self._patch_all([*urgent[:PATCHES], *wording[:WORDING_PATCHES]])
         self._note_refused()
         if len(urgent) > PATCHES:
             return 0.0
-        pauses = [refused.again_at - time.monotonic() for refused in self._refused.values()]
+        # One whose time has come and that was not tried is a wording, and has its turn with those.
+        pauses = [refused.again_at - time.monotonic() for refused in self._refused.values() if refused.again_at > now]
         if len(wording) > WORDING_PATCHES:
             pauses.append(WORDING_PAUSE)
         return max(0.0, min(pauses)) if pauses else None
+
+    def _due(self, wanted: Iterable[tuple[Declared, Mapping[str, Any]]], now: float) -> Iterator[Change]:
+        for rule, status in wanted:
+            fields = changes(rule, status)
+            if not fields:
+                self._refused.pop(rule.uid, None)  # what was refused is not to be told any more
+            elif not self._must_wait(rule, now):
+                yield Change(rule, fields)
 
     def _must_wait(self, rule: Declared, now: float) -> bool:
         refused = self._refused.get(rule.uid)

@@ -12,7 +12,7 @@ from tests.unit.operator.declaring import declared
 
 from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import OperatorSettings
-from the_eye_operator import backing_off
+from the_eye_operator import backing_off, observing
 from the_eye_operator.cluster import ClusterError, WorkerPod
 from the_eye_operator.decision import compiled, decide
 from the_eye_operator.health import Health
@@ -138,8 +138,54 @@ async def test_a_pod_that_may_not_be_told_is_looked_at_all_the_same(made: Made, 
     with capture_logs() as logs:
         view = await observer.look()
 
-    assert [running.pod for running in view.workers] == ["a"]
-    assert [(entry["event"], entry["pod"]) for entry in logs] == [("worker_not_told", "a")]
+        assert [running.pod for running in view.workers] == ["a"]
+        await observer.look()
+        assert made.health.report()["last_error"] == "forbidden"
+        observer.want(ruleset(2))
+        await observer.look()
+
+    # Once for each ruleset, and not with each look.
+    assert [(entry["event"], entry["pod"]) for entry in logs] == [("worker_not_told", "a")] * 2
+    made.annotation_error = None
+    observer.want(ruleset(3))
+    await observer.look()
+    assert made.health.report()["last_error"] is None
+
+
+async def test_once_the_workers_may_not_be_looked_at_any_more_nothing_is_known_of_them(
+    made: Made, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(backing_off, "FIRST", 0.01)
+    made.add("a")
+    observer.want(ruleset())
+    with capture_logs():
+        looking = asyncio.create_task(observer.run())
+        await until(lambda: observer.view is not None)
+        made.error = ClusterError("forbidden", 403)
+        await until(lambda: observer.view is None)
+        assert made.changes == 2
+        assert made.health.report()["last_error"] == "forbidden"
+        made.error = None
+        await until(lambda: observer.view is not None)
+        looking.cancel()
+
+
+async def test_while_the_server_is_away_the_workers_are_taken_to_run_what_they_ran(
+    made: Made, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(backing_off, "FIRST", 0.01)
+    made.add("a")
+    observer.want(ruleset())
+    with capture_logs() as logs:
+        looking = asyncio.create_task(observer.run())
+        await until(lambda: observer.view is not None)
+        made.error = ClusterError("away")
+        await until(lambda: sum(entry["event"] == "workers_not_observed" for entry in logs) > 2)
+        looking.cancel()
+
+    assert observer.view is not None
 
 
 async def test_a_server_that_is_away_is_a_failure(made: Made, observer: Observer) -> None:

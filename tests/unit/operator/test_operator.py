@@ -524,6 +524,29 @@ async def test_authors_hear_of_their_rules_while_nothing_may_be_published(server
         await until(lambda: in_force(server) == {"a": 1})
 
 
+async def test_authors_hear_of_their_rules_while_what_is_published_may_not_be_changed_any_more(
+    server: ApiServer,
+) -> None:
+    """Not even tidied up: an edit leaves something to tidy behind."""
+    server.apply("a", **cel("true"))
+    async with operating(server, msgspec.structs.replace(BRISK, operator_resync_seconds=1.0)) as reconciler:
+        await until(lambda: in_force(server) == {"a": 1} and server.watching == 1)
+        server.apply("a", **cel("false"))
+        await until(lambda: in_force(server) == {"a": 2})
+        forbidden = server.fail(HTTPStatus.FORBIDDEN, plural="configmaps", method="PATCH")
+        await until(lambda: len(forbidden.times) > 0)
+        server.apply("a", **cel("1 > 2"))
+        server.apply("b", **cel("nonsense("))
+        await until(lambda: server.condition("b", "Accepted") == "False InvalidExpression")
+        await until(lambda: server.condition("a", "Programmed") == "False NotPublished")
+        assert server.status("a")["observedGeneration"] == 3
+        assert server.status("a")["inForceGeneration"] == 2
+        assert "403" in reconciler.health.report()["last_error"]
+        forbidden.end()
+        await until(lambda: in_force(server) == {"a": 3})
+        await until(lambda: server.status("a")["inForceGeneration"] == 3)
+
+
 async def test_a_status_that_is_refused_again_and_again_slows_no_other_rule(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,7 +609,6 @@ async def test_two_operators_at_once_come_to_the_same_and_fall_silent(server: Ap
         operating(server, HURRIED) as one,
         operating(server, HURRIED) as other,
     ):
-        # A version that only one of them ever published, the other could not keep.
         await until(lambda: None not in (r.health.report()["last_success_age_seconds"] for r in (one, other)))
         server.apply("a", **cel("nonsense("))
         server.apply("b", **cel("false"))
@@ -601,6 +623,23 @@ async def test_two_operators_at_once_come_to_the_same_and_fall_silent(server: Ap
     assert server.condition("b", "Programmed") == "True Programmed"
     said = [(event["involvedObject"]["name"], event["message"]) for event in server.objects("events")]
     assert len(said) == len(set(said))
+
+
+async def test_two_operators_agree_on_a_last_good_version_that_only_one_of_them_has_seen(server: ApiServer) -> None:
+    hesitant = msgspec.structs.replace(BRISK, operator_debounce_seconds=0.5)
+    server.apply("a", **cel("true"))
+    async with operating(server, BRISK), operating(server, hesitant) as other:
+        await until(lambda: in_force(server) == {"a": 1} and server.watching == 2)
+        await rest(other)
+        server.apply("a", **cel("false"))
+        await until(lambda: in_force(server) == {"a": 2})
+        server.apply("a", **cel("nonsense("))
+        await until(lambda: server.status("a").get("observedGeneration") == 3)
+        async with asyncio.timeout(2 * PATIENCE):
+            await quiet(server)
+
+    assert in_force(server) == {"a": 2}
+    assert server.status("a")["inForceGeneration"] == 2
 
 
 async def test_rules_of_several_namespaces_are_one_ruleset(server: ApiServer) -> None:

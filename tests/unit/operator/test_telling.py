@@ -199,6 +199,34 @@ async def test_an_edit_of_a_rule_that_was_refused_is_told_at_once() -> None:
     assert cluster.patched == ["a"]
 
 
+async def test_what_was_refused_and_is_not_to_be_told_any_more_is_waited_for_no_longer() -> None:
+    """A worker went and came back: the status is right again without having been patched."""
+    cluster = Patched(body("a"))
+    await cluster.tell(workers=1)
+    cluster.errors["a"] = ClusterError("refused", 403)
+    with capture_logs():
+        assert await cluster.tell(workers=0) is not None
+
+    assert await cluster.tell(workers=1) is None
+    assert cluster.health.report()["last_error"] is None
+
+
+async def test_a_wording_whose_time_has_come_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "WORDING_PATCHES", 1)
+    monkeypatch.setattr(backing_off, "FIRST", 0.01)
+    cluster = Patched(*(body(name) for name in "abc"))
+    await cluster.tell(workers=1, of=1)
+    cluster.errors["a"] = ClusterError("refused", 403)
+    with capture_logs():
+        await cluster.tell(workers=2, of=2)
+    await asyncio.sleep(0.02)
+    cluster.errors["b"] = cluster.errors["c"] = cluster.errors["a"]
+    with capture_logs():
+        pauses = [await cluster.tell(workers=2, of=2) for _ in range(3)]
+
+    assert 0.0 not in pauses
+
+
 async def test_a_rule_that_was_refused_and_is_deleted_is_forgotten() -> None:
     cluster = Patched(body("a"))
     cluster.errors["a"] = ClusterError("refused", 403)
