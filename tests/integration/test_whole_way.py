@@ -208,7 +208,9 @@ def test_an_event_is_accepted_judged_stored_and_read_back(up: Up, rules: Path) -
     assert changed["ruleset"] == ruleset(up)
     running = worker_tells(up, "/ruleset/rules")
     assert running["revision"] == changed["ruleset"]
-    assert {"rule": "default/cta-click-element", "generation": 1, "action": "Enforce"} in running["rules"]
+    told = {rule.pop("rule"): rule for rule in running["rules"]}["default/cta-click-element"]
+    assert len(told.pop("digest")) == 64
+    assert told == {"generation": 1, "action": "Enforce"}
     assert up.stored(up.send(click(element="buy button")))["valid"] is False
 
 
