@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event as Signal
 from typing import Any
@@ -367,26 +368,23 @@ def test_readers_see_whole_rulesets_while_the_directory_changes(tmp_path: Path) 
         (tmp_path / "..new").symlink_to(folder.name)
         (tmp_path / "..new").rename(tmp_path / "..data")
 
+    def is_in_force(version: int) -> bool:
+        return in_force(directory)["a"] == f"event.data.v == {version}"
+
     put(0)
     for name in "ab":
         (tmp_path / f"{name}.yaml").symlink_to(f"..data/{name}.yaml")
     directory = RuleDirectory(tmp_path, poll_seconds=0.002, future_tolerance=TOLERANCE)
     directory.load()
     directory.start()
-    seen: set[str] = set()
     try:
-        deadline = time.monotonic() + 30
-        version = 0
-        while version < 40 or len(seen) < 4:
-            assert time.monotonic() < deadline, f"only {sorted(seen)} were ever in force"
-            version += 1
+        for version in range(1, 41):
             put(version)
             until = time.monotonic() + 0.02
             while time.monotonic() < until:
-                expressions = set(in_force(directory).values())
-                assert len(expressions) == 1
-                seen |= expressions
-        assert within(30, lambda: in_force(directory)["a"] == f"event.data.v == {version}")
+                assert len(set(in_force(directory).values())) == 1
+            if version % 10 == 0:  # among changes that come too fast for a look there are some that are taken
+                assert within(30, partial(is_in_force, version))
     finally:
         directory.stop()
 
