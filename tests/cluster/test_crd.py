@@ -389,7 +389,7 @@ TRIAL = {"requested": "24h", "generation": 1, "state": "Running"}
         ({"ruleset": "sha256:9f2c"}, "ruleset in body should match"),
         ({"ruleset": "sha256:" + "9" * 65}, "status.ruleset: Too long: may not be more than 71"),
         ({"conditions": [CONDITION] * 2}, "status.conditions[1]: Duplicate value"),
-        ({"conditions": [{**CONDITION, "type": f"T{n}"} for n in range(9)]}, "status.conditions: Too many: 9"),
+        ({"conditions": [{**CONDITION, "type": f"T{n}"} for n in range(17)]}, "status.conditions: Too many: 17"),
         ({"conditions": [{**CONDITION, "type": "not one"}]}, "conditions[0].type in body should match"),
         ({"conditions": [{**CONDITION, "type": "T" * 317}]}, "status.conditions[0].type: Too long"),
         ({"conditions": [{**CONDITION, "status": "Yes"}]}, "status.conditions[0].status: Unsupported value"),
