@@ -1,6 +1,7 @@
 """`the-eye up` as a process in a folder of its own, as a person would run it."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 RULES = Path(__file__).parent.parent / "k8s" / "rules"
@@ -17,14 +18,24 @@ NOTHING: Mapping[str, str] = {}
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
 
+PORTS = range(16_384, 32_768)
+"""Below those of outgoing connections, one of which could otherwise take a port before the server that is meant to."""
+
 THE_EYE = [sys.executable, "-m", "the_eye_cli"]
 
 
 def free_addresses(count: int) -> list[str]:
     """Find addresses that nothing listens on."""
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [f"127.0.0.1:{held.getsockname()[1]}" for held in sockets]
+        return [_free_address(held) for _ in range(count)]
+
+
+def _free_address(held: ExitStack) -> str:
+    while True:
+        port = random.choice(PORTS)  # noqa: S311 - no secret
+        with suppress(OSError):
+            held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return f"127.0.0.1:{port}"
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -202,9 +202,9 @@ def test_a_missing_partition_is_waited_for(house: House, case: Case, postgres: C
         partitions = administrator.execute(
             """SELECT inhrelid::regclass::text, pg_get_expr(relpartbound, oid)
                  FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'events'::regclass
-                ORDER BY pg_get_expr(relpartbound, oid) = 'DEFAULT' -- last, or it takes in the others' rows"""
+                ORDER BY pg_get_expr(relpartbound, oid) = 'DEFAULT' -- else it takes in the others' rows"""
         ).fetchall()
-        for name, _ in partitions:
+        for name, _ in reversed(partitions):
             administrator.execute(sql.SQL("ALTER TABLE events DETACH PARTITION {}").format(sql.Identifier(name)))
         wait_for_retries(house, case)
         for name, bound in partitions:

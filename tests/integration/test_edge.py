@@ -21,6 +21,7 @@ import httpx
 import pytest
 import redis
 from tests.integration.conftest import clean
+from tests.machine import free_addresses
 from tests.servers import Postgres, Valkey, wait_until
 
 from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent
@@ -95,7 +96,7 @@ class Edge:
 @contextlib.contextmanager
 def running(edge: Edge, store: StoreSettings, **environ: str) -> Iterator[Edge]:
     """Run the process until the test is done."""
-    ports = _free_ports(2)
+    listen, metrics = free_addresses(2)
     settings = {
         "THE_EYE_DATABASE_URL": store.database_url,
         "THE_EYE_REDIS_URL": edge.queue.redis_url,
@@ -103,12 +104,12 @@ def running(edge: Edge, store: StoreSettings, **environ: str) -> Iterator[Edge]:
         "THE_EYE_QUEUE_TIMEOUT_SECONDS": "1",
         "THE_EYE_TOKEN_REFRESH_SECONDS": "0.2",
         "THE_EYE_DATABASE_CONNECT_SECONDS": "1",
-        "THE_EYE_API_LISTEN": f"127.0.0.1:{ports[0]}",
-        "THE_EYE_API_METRICS_LISTEN": f"127.0.0.1:{ports[1]}",
+        "THE_EYE_API_LISTEN": listen,
+        "THE_EYE_API_METRICS_LISTEN": metrics,
     }
     command = [sys.executable, "-m", "the_eye_cli", "api"]
     process = subprocess.Popen(command, env={**os.environ, **settings, **environ})  # noqa: S603 - our own command
-    edge.url, edge.metrics_url = (f"http://127.0.0.1:{port}" for port in ports)
+    edge.url, edge.metrics_url = f"http://{listen}", f"http://{metrics}"
     try:
         wait_until(lambda: _status(f"{edge.url}/readyz") == 200, DEADLINE, lambda: "the edge did not get ready")
         yield edge
@@ -122,14 +123,6 @@ def _status(url: str) -> int:
         return httpx.get(url).status_code
     except httpx.TransportError:
         return 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

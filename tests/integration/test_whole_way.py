@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from tests.machine import free_addresses
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,12 +37,12 @@ class Up:
 
     def __init__(self, folder: Path, rules: Path) -> None:
         self._folder = folder
-        ports = free_ports(3)
-        self.url = f"http://127.0.0.1:{ports[0]}"
-        self.worker_url = f"http://127.0.0.1:{ports[2]}"
+        addresses = free_addresses(3)
+        self.url = f"http://{addresses[0]}"
+        self.worker_url = f"http://{addresses[2]}"
         names = ("THE_EYE_API_LISTEN", "THE_EYE_API_METRICS_LISTEN", "THE_EYE_WORKER_METRICS_LISTEN")
         self._environ = {key: value for key, value in os.environ.items() if not key.startswith("THE_EYE_")}
-        self._environ |= {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
+        self._environ |= dict(zip(names, addresses, strict=True))
         self._command = [
             sys.executable,
             "-m",
@@ -138,15 +138,6 @@ class Up:
 
         wait_until(look, STORED_SECONDS, lambda: f"event {event_id} was not stored\n{self.errors[-2000:]}")
         return found[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture
