@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import msgspec
 import pytest
+from tests.debian import MissingPartError
 from tests.images import base, layers, package_index, sizes, tools
 from tests.images.buildah import Buildah, Image
 from tests.images.containers import Containers
@@ -91,7 +92,7 @@ def buildah(say: Say) -> Iterator[Buildah]:
     """A store with the base; its tests are skipped where images cannot be built, but in CI they fail."""
     try:
         tools.require()
-    except tools.MissingPartError as error:
+    except MissingPartError as error:
         _without(str(error))
     folder = _cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
