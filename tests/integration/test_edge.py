@@ -416,7 +416,8 @@ def test_the_description_is_complete_and_served_from_here(edge: Edge) -> None:
 def test_what_is_accepted_and_refused_is_counted(edge: Edge) -> None:
     """The half of the ledger that the edge keeps."""
     samples = {
-        "the_eye_events_accepted_total": 3,
+        'the_eye_events_accepted_total{application="demo"}': 3,
+        'the_eye_http_request_bytes_total{route="/events"}': len(body()) + 1,
         'the_eye_events_refused_total{code="malformed_json"}': 1,
         'the_eye_events_refused_total{code="invalid_type"}': 1,
         'the_eye_http_requests_total{route="/events",status="202"}': 1,

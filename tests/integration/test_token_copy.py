@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -97,6 +98,22 @@ async def test_another_process_takes_the_copy(
     assert copy is not None
     assert copy.tokens == ONE
     assert abs(datetime.now(UTC) - copy.read_at) < timedelta(seconds=10)
+
+
+async def test_the_age_of_the_copy_is_told(
+    queue_settings: QueueSettings, database: Database, keeper: TokenCopyKeeper, client: redis.Redis
+) -> None:
+    """By whoever has written it, and by whoever has read it."""
+    assert math.isnan(keeper.age_seconds)
+    await keeper.update(ONE)
+    assert 0 <= keeper.age_seconds < 10
+    hours_old = TokenCopy(datetime.now(UTC) - timedelta(hours=3), ONE).encode()
+    client.set(copy_key(queue_settings.queue_namespace), hours_old)
+
+    async with keeping(queue_settings, database) as other:
+        await other.load()
+
+        assert other.age_seconds == pytest.approx(3 * 60 * 60, abs=60)
 
 
 async def test_a_copy_that_is_right_is_left_as_it_is(

@@ -21,7 +21,7 @@ from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
 from the_eye.store.applications import live_tokens
 from the_eye.store.connect import AsyncPool, make_async_pool
 from the_eye.tokens import Caller, Scope
-from the_eye_api import swagger
+from the_eye_api import metrics, swagger
 from the_eye_api.auth import Tokens, TokenSnapshot
 from the_eye_api.backlog import BacklogBound
 from the_eye_api.edge import Edge, internal_error
@@ -56,6 +56,7 @@ class Api:
             max_age_seconds=settings.token_copy_max_age_seconds,
             look_seconds=settings.token_refresh_seconds,
         )
+        metrics.TOKEN_COPY_AGE_SECONDS.set_function(lambda: self._token_copy.age_seconds)
         self.tokens = TokenSnapshot(self._read_tokens, self._token_copy.load, settings.token_refresh_seconds)
         self.readiness = Readiness(self.tokens, self.queue, self.pool)
         self.group_commit = GroupCommit(

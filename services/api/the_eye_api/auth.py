@@ -10,6 +10,7 @@ import structlog
 
 from the_eye.token_copy import TokenCopy
 from the_eye.tokens import Caller, Scope, token_hash
+from the_eye_api import metrics
 from the_eye_api.problems import ProblemError, problem, unavailable
 
 Tokens = Mapping[bytes, Caller]
@@ -107,15 +108,21 @@ class TokenSnapshot:
 
 
 def _not_loaded() -> ProblemError:
-    return unavailable("tokens_not_loaded", "Tokens cannot be checked yet.")
+    return _counted(unavailable("tokens_not_loaded", "Tokens cannot be checked yet."))
 
 
 def _unauthorized(code: str, detail: str, challenge: str) -> ProblemError:
     headers = {"WWW-Authenticate": f'Bearer realm="the-eye"{challenge}'}
-    return problem(HTTPStatus.UNAUTHORIZED, code, detail, headers=headers)
+    return _counted(problem(HTTPStatus.UNAUTHORIZED, code, detail, headers=headers))
 
 
 def _forbidden(scopes: tuple[Scope, ...]) -> ProblemError:
     wanted = " or ".join(scopes)
     headers = {"WWW-Authenticate": f'Bearer realm="the-eye", error="insufficient_scope", scope="{" ".join(scopes)}"'}
-    return problem(HTTPStatus.FORBIDDEN, "insufficient_scope", f"The token lacks the scope {wanted}.", headers=headers)
+    detail = f"The token lacks the scope {wanted}."
+    return _counted(problem(HTTPStatus.FORBIDDEN, "insufficient_scope", detail, headers=headers))
+
+
+def _counted(refusal: ProblemError) -> ProblemError:
+    metrics.TOKEN_REFUSALS.labels(refusal.problem.code).inc()
+    return refusal

@@ -73,3 +73,4 @@ class BacklogBound:
         if full != self._full:
             log.warning("queue_full" if full else "queue_has_room", messages=backlog.messages, bytes=backlog.bytes)
         self._full = full
+        metrics.BACKLOG_FULL.set(full)

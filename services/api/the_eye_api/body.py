@@ -2,7 +2,7 @@
 
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
 
@@ -47,8 +47,12 @@ class ClientDisconnectedError(Exception):
     """Raised when a sender goes away before its body is complete: there is nobody to answer."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int) -> bytes:
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int, count: Callable[[float], None]
+) -> bytes:
     """Read a body of at most ``limit`` bytes, also after decompression; the server's protocol bounds the time.
+
+    ``count`` is told the bytes of a body that came whole, before decompression.
 
     Raises ProblemError: 400, 413 or 415; ClientDisconnectedError.
     """
@@ -59,6 +63,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
     raw = await _receive(receive, limit)
+    count(len(raw))
     return raw if encoding == b"identity" else _decompress(raw, limit, encoding)
 
 

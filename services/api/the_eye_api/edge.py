@@ -30,6 +30,8 @@ from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, pr
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 JSON_TYPES = frozenset({"application/json"})
 
+SINGLE, BATCH = "/events", "/events/batch"
+
 Headers = Mapping[bytes, bytes]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Accept = Callable[[Caller, Headers, Receive], Awaitable[msgspec.Struct]]
@@ -55,8 +57,8 @@ class Edge:
         self._ingest = ingest
         self._in_flight = 0
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
-        one = Route("/events", self._accept_one, passed_on=("GET", "HEAD"))
-        batch = Route("/events/batch", self._accept_batch)
+        one = Route(SINGLE, self._accept_one, passed_on=("GET", "HEAD"))
+        batch = Route(BATCH, self._accept_batch)
         self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,14 +114,18 @@ class Edge:
 
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         _media_type(headers, JSON_TYPES)
-        body = await read_body(headers, receive, limit=MAX_EVENT_BYTES)
+        body = await read_body(headers, receive, limit=MAX_EVENT_BYTES, count=_count_single)
         return await self._ingest.accept_one(caller, body)
 
     async def _accept_batch(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         media_type = _media_type(headers, JSON_TYPES | NDJSON_TYPES)
-        body = await read_body(headers, receive, limit=MAX_BATCH_BYTES)
+        body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, count=_count_batch)
         split = split_lines if media_type in NDJSON_TYPES else split_array
         return await self._ingest.accept_batch(caller, body, split)
+
+
+_count_single = metrics.REQUEST_BYTES.labels(SINGLE).inc
+_count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
 
 
 @cache

@@ -4,10 +4,12 @@ There is no timer: at low load nothing waits, at high load hundreds of events sh
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 
 import msgspec
+import prometheus_client
 
 from the_eye.queue import QueuedEvent, QueueUnavailableError
 from the_eye_api import metrics
@@ -100,7 +102,7 @@ class GroupCommit:
             self._answer(group, QueueUnavailableError("stopping"))
             raise
         else:
-            metrics.ACCEPTED.inc(len(events))
+            _count(group)
             metrics.GROUP_EVENTS.observe(len(events))
             self._answer(group, None)
 
@@ -113,3 +115,18 @@ class GroupCommit:
                 waiting.done.set_result(None)
             else:
                 waiting.done.set_exception(error)
+
+
+def _count(group: Sequence[_Waiting]) -> None:
+    """Count what was accepted, once for each application; a request's events are all of one."""
+    accepted: Counter[str] = Counter()
+    for waiting in group:
+        accepted[waiting.events[0].application] += len(waiting.events)
+    for application, events in accepted.items():
+        _accepted(application).inc(events)
+
+
+@cache
+def _accepted(application: str) -> prometheus_client.Counter:
+    """Find an application's counter once; there are as many as there are applications."""
+    return metrics.ACCEPTED.labels(application)

@@ -76,7 +76,14 @@ class TokenCopyKeeper:
         )
         self._write = self._client.register_script(_WRITE)
         self._written: _Written | None = None
+        self._right_at = math.nan
+        """When the copy that this process knows was right, by the monotonic clock."""
         self._failing = False
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when PostgreSQL may have said otherwise than the copy; NaN before it was read or written."""
+        return time.monotonic() - self._right_at
 
     async def load(self) -> TokenCopy | None:
         """Read the copy. None when there is none, and, with a line in the log, when it cannot be used."""
@@ -92,7 +99,9 @@ class TokenCopyKeeper:
         return None
 
     def _young(self, copy: TokenCopy, now: datetime) -> TokenCopy | None:
-        if now - copy.read_at <= timedelta(seconds=self._max_age_seconds):
+        age = now - copy.read_at
+        if age <= timedelta(seconds=self._max_age_seconds):
+            self._right_at = time.monotonic() - age.total_seconds()
             return copy
         log.warning("token_copy_too_old", read_at=copy.read_at.isoformat(), max_age_seconds=self._max_age_seconds)
         return None
@@ -159,7 +168,8 @@ class TokenCopyKeeper:
                 keys=[self._copy_key, self._withdrawals_key], args=[look.withdrawals, copy, milliseconds]
             )
         if done:
-            self._written = _Written(tokens, look.withdrawals, time.monotonic())
+            self._right_at = time.monotonic()
+            self._written = _Written(tokens, look.withdrawals, self._right_at)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import msgspec
-from prometheus_client import make_wsgi_app
+from prometheus_client import disable_created_metrics, make_wsgi_app
 
 from the_eye.settings import Address, SettingsError
 
@@ -61,6 +61,7 @@ _StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 def _application(routes: Routes) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
+    disable_created_metrics()  # type: ignore[no-untyped-call] # each is a series more that nothing here asks for
     metrics = make_wsgi_app()
 
     def answer(environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:

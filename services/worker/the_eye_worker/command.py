@@ -133,6 +133,7 @@ def _rules(settings: RuleSettings) -> RuleDirectory:
         wait_seconds=math.inf,
     )
     _note_revision(rules.current)
+    metrics.RULESET_LOADED.set_function(lambda: rules.loaded_at.timestamp())  # noqa: PLW0108 - it is another one later
     metrics.RULESET_RULES.set_function(lambda: len(rules.current.rules))
     metrics.RULE_PROBLEMS.set_function(lambda: len(rules.problems))
     return rules

@@ -64,15 +64,18 @@ class EventStorer:
         ruleset = self._rules.current
         judged: list[Judged] = []
         dead: list[DeadEvent] = []
-        for queued in payload.events():
+        ignored: list[str] = []
+        events = payload.events()
+        for queued in events:
             event = read_event(queued)
             if isinstance(event, Event):
-                verdict = ruleset.judge(event, on_ignored=_count_ignored)
+                verdict = ruleset.judge(event, on_ignored=ignored.append)
                 judged.append(Judged(queued, Row(event, verdict, ruleset.digest)))
             else:
                 dead.append(
                     _dead(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
                 )
+        _count_judged(len(events), ignored)
         self._write(judged, dead)
         self._set_aside(dead)
 
@@ -189,8 +192,10 @@ def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
     )
 
 
-def _count_ignored(rule: str) -> None:
-    metrics.IGNORED.labels(rule).inc()
+def _count_judged(events: int, ignored: Sequence[str]) -> None:
+    metrics.MESSAGE_EVENTS.observe(events)
+    for rule, count in Counter(ignored).items():
+        metrics.IGNORED.labels(rule).inc(count)
 
 
 def _time(microseconds: int) -> datetime:

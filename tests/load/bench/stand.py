@@ -66,7 +66,7 @@ class Stand:
         self.runs.add(f"{figure}_events_per_fsync", events / max(groups, 1.0), "events")
 
     def _accepted(self, before: services.Samples) -> float:
-        return self.api.samples()[ACCEPTED] - before.get(ACCEPTED, 0.0)
+        return self.api.samples().get(ACCEPTED, 0.0) - before.get(ACCEPTED, 0.0)
 
     @contextmanager
     def working(self, layout: Layout, rules: Path = RULES) -> Iterator[list[Service]]:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from the_eye.token_copy import TokenCopy
 from the_eye.tokens import Caller, Scope, token_hash
@@ -139,3 +140,22 @@ async def test_a_fault_does_not_end_the_refreshing(
     await snapshot.refresh()
 
     assert not snapshot.loaded
+
+
+async def test_refusals_are_counted_by_their_code(snapshot: TokenSnapshot, sources: Sources) -> None:
+    """And who is let in is not."""
+
+    def refusals() -> dict[str, float]:
+        codes = ("tokens_not_loaded", "invalid_token", "insufficient_scope")
+        samples = {code: REGISTRY.get_sample_value("the_eye_token_refusals_total", {"code": code}) for code in codes}
+        return {code: value or 0.0 for code, value in samples.items()}
+
+    before = refusals()
+    status(snapshot, "new")
+    sources.database = NEW
+    await snapshot.refresh()
+    status(snapshot, "new")
+    status(snapshot, "old")
+    status(snapshot, "new", Scope.ADMIN)
+
+    assert {code: count - before[code] for code, count in refusals().items()} == dict.fromkeys(before, 1)

@@ -1,6 +1,7 @@
 """When the queue is full, when it has room again, and when to come back; by backlogs that the test makes up."""
 
 import pytest
+from prometheus_client import REGISTRY
 
 from the_eye.queue import Backlog
 from the_eye_api.backlog import FIRST_RETRY_SECONDS, BacklogBound
@@ -44,8 +45,10 @@ def test_there_is_room_again_well_below_the_bound(bound: BacklogBound) -> None:
 
     bound.note(Backlog(9, 950, 0.0), 2.0)
     assert refused(bound) > 0
+    assert REGISTRY.get_sample_value("the_eye_backlog_full") == 1
     bound.note(Backlog(9, 899, 0.0), 3.0)
     assert refused(bound) == 0
+    assert REGISTRY.get_sample_value("the_eye_backlog_full") == 0
 
 
 def test_the_time_to_return_follows_the_rate_at_which_workers_drain(bound: BacklogBound) -> None:

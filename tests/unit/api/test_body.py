@@ -32,8 +32,15 @@ BOTH = pytest.mark.parametrize(("name", "compress"), [(b"gzip", _gzip), (b"zstd"
 
 async def read(*chunks: bytes, headers: Mapping[bytes, bytes] | None = None, limit: int = LIMIT) -> bytes:
     """Read a body that arrives in these chunks."""
-    messages = _messages(chunks)
-    return await read_body(headers or {}, messages.__anext__, limit=limit)  # type: ignore[arg-type] # ASGI
+    return await counting([], *chunks, headers=headers, limit=limit)
+
+
+async def counting(
+    counted: list[float], *chunks: bytes, headers: Mapping[bytes, bytes] | None = None, limit: int = LIMIT
+) -> bytes:
+    """Do the same, and note the bytes that are counted."""
+    receive = _messages(chunks).__anext__
+    return await read_body(headers or {}, receive, limit=limit, count=counted.append)  # type: ignore[arg-type] # ASGI
 
 
 async def _messages(chunks: tuple[bytes, ...]) -> AsyncIterator[dict[str, Any]]:
@@ -117,4 +124,17 @@ async def test_a_sender_that_hangs_up_is_noticed() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientDisconnectedError):
-        await read_body({}, receive, limit=LIMIT)  # type: ignore[arg-type] # ASGI
+        await read_body({}, receive, limit=LIMIT, count=[].append)  # type: ignore[arg-type] # ASGI
+
+
+async def test_what_is_counted_is_what_came() -> None:
+    """Before decompression, and only of a body that is complete."""
+    counted: list[float] = []
+    compressed = _gzip(b"x" * LIMIT)
+
+    await counting(counted, b"ab", b"cde")
+    await counting(counted, compressed, headers={b"content-encoding": b"gzip"})
+    with pytest.raises(ProblemError):
+        await counting(counted, b"x" * LIMIT, b"x")
+
+    assert counted == [5, len(compressed)]

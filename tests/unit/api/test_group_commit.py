@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from the_eye.queue import QueuedEvent, QueueUnavailableError
 from the_eye_api.group_commit import GroupCommit
@@ -162,3 +164,21 @@ async def test_draining_waits_for_all_that_waits(disk: Disk, group_commit: Group
     await asyncio.sleep(0)
 
     assert all(task.done() for task in tasks)
+
+
+def accepted(application: str) -> float:
+    """Read how many events of an application were counted."""
+    return REGISTRY.get_sample_value("the_eye_events_accepted_total", {"application": application}) or 0.0
+
+
+async def test_what_is_on_disk_is_counted_for_its_application(disk: Disk, group_commit: GroupCommit) -> None:
+    """Each of a group for its own, and nothing of a write that failed."""
+    before = {name: accepted(name) for name in ("demo", "other")}
+    other = [msgspec.structs.replace(event(number, application_id=2), application="other") for number in (4, 5)]
+    disk.open.set()
+
+    await asyncio.gather(*await start(group_commit, [event(1)], other, [event(2)]))
+    disk.error = QueueUnavailableError("away")
+    await asyncio.gather(*await start(group_commit, [event(6)]), return_exceptions=True)
+
+    assert {name: accepted(name) - count for name, count in before.items()} == {"demo": 2, "other": 2}
