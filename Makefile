@@ -7,14 +7,14 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up venv venv-dev test test-cluster images bench faults lint typecheck format requirements clean
+.PHONY: help up venv venv-dev test test-cluster test-observability images bench faults lint typecheck format requirements clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # exec: make waits for The Eye itself, not for a shell, so that Ctrl-C and SIGTERM stop it in order.
-up: $(VENV)/.cli ## Run The Eye on this machine
-	@exec $(BIN)/the-eye up
+up: $(VENV)/.cli ## Run The Eye on this machine; OBSERVE=1 runs Prometheus, too
+	@exec $(BIN)/the-eye up $(if $(OBSERVE),--observe) $(ARGS)
 
 venv: $(VENV)/.cli ## Install what `make up` needs into .venv
 	@:
@@ -32,6 +32,9 @@ test-cluster: $(VENV)/.dev ## Run the tests on a real Kubernetes API; the first 
 AS_ROOT = $(if $(CI),$(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env THE_EYE_CACHE=/var/cache/the-eye))
 images: $(VENV)/.dev ## Build the images without Docker, and run each; takes root, Debian and, at first, minutes
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/images $(ARGS)
+
+test-observability: $(VENV)/.dev ## Run the tests on a real Prometheus, Debian's; takes minutes
+	@$(BIN)/pytest tests/observability $(ARGS)
 
 bench: $(VENV)/.dev ## Measure what it can do; QUICK=1 takes a minute, ONLY=throughput,rows some parts
 	@$(BIN)/python -m tests.load.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -14,6 +14,7 @@ import msgspec
 
 from the_eye.settings import PREFIX, Address, ApiSettings, Group, QueueSettings, StoreSettings, WorkerSettings
 from the_eye_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from the_eye_cli.prometheus import Prometheus, PrometheusError
 from the_eye_cli.sockets import SocketDirectoryError, make_socket_directory, remove_socket_directory
 
 DATABASE_URL = f"{PREFIX}DATABASE_URL"
@@ -29,16 +30,26 @@ class PreflightError(Exception):
     """Raised when the way is not clear; its text is one line for people."""
 
 
+class Observing(msgspec.Struct, frozen=True):
+    """How a Prometheus is to be started beside the services."""
+
+    config: Path
+    listen: Address
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What is to be started, all of it checked."""
 
     data: Path
     rules: Path
-    workers: int
+    workers: tuple[Address, ...]
+    """Where each worker answers; port 0 where the system may choose one."""
     postgres: EmbeddedPostgres | None
     """None: the server of THE_EYE_DATABASE_URL."""
     valkey: EmbeddedValkey | None
     """None: the server of THE_EYE_REDIS_URL."""
+    prometheus: Prometheus | None
+    """None: not asked for."""
     environ: Mapping[str, str]
     """The environment of the services."""
 
@@ -64,7 +75,9 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def checked_plan(data: Path, rules: Path, workers: int, environ: Mapping[str, str]) -> Iterator[Plan]:
+def checked_plan(
+    data: Path, rules: Path, workers: int, observing: Observing | None, environ: Mapping[str, str]
+) -> Iterator[Plan]:
     """Check everything and keep the data folder from other runs while the block runs.
 
     Raises SettingsError or PreflightError.
@@ -73,15 +86,16 @@ def checked_plan(data: Path, rules: Path, workers: int, environ: Mapping[str, st
     check_settings(environ)
     check_rules(rules)
     with data_folder(data), _sockets(data, environ) as sockets:
-        check_addresses(environ)
+        answering = check_addresses(environ, workers, observing)
         try:
+            prometheus = Prometheus(data, observing.config, observing.listen) if observing else None
             postgres = None if environ.get(DATABASE_URL) else _checked(EmbeddedPostgres(data, sockets))
             valkey = None if environ.get(REDIS_URL) else _checked(EmbeddedValkey(data, sockets))
-        except (EmbeddedServerError, OSError) as error:
+        except (EmbeddedServerError, PrometheusError, OSError) as error:
             raise PreflightError(str(error)) from error
         urls = {DATABASE_URL: postgres.url if postgres else "", REDIS_URL: valkey.url if valkey else ""}
         ours = {key: url for key, url in urls.items() if url} | {f"{PREFIX}RULES_DIR": str(rules)}
-        yield Plan(data, rules, workers, postgres, valkey, {**environ, **ours})
+        yield Plan(data, rules, answering, postgres, valkey, prometheus, {**environ, **ours})
 
 
 def _checked(server: Server) -> Server:
@@ -158,21 +172,29 @@ def _sockets(data: Path, environ: Mapping[str, str]) -> Iterator[Path]:
         remove_socket_directory(directory, data)
 
 
-def check_addresses(environ: Mapping[str, str]) -> None:
-    """See that the services can listen where they are to.
+def check_addresses(environ: Mapping[str, str], workers: int, observing: Observing | None) -> tuple[Address, ...]:
+    """See that the services can listen where they are to; gives the workers' addresses.
 
-    Raises PreflightError.
+    Only the first worker has one by the settings. Those of the others are chosen here if they are to be observed, which
+    takes addresses that are known beforehand. Raises PreflightError.
     """
     api, worker = ApiSettings.load(environ), WorkerSettings.load(environ)
+    first = worker.worker_metrics_listen
+    others = (Address(first.host, 0),) * (workers - 1)
     addresses = {
         f"{PREFIX}API_LISTEN": api.api_listen,
         f"{PREFIX}API_METRICS_LISTEN": api.api_metrics_listen,
-        f"{PREFIX}WORKER_METRICS_LISTEN": worker.worker_metrics_listen,
+        f"{PREFIX}WORKER_METRICS_LISTEN": first,
+        **({"--prometheus-listen": observing.listen} if observing else {}),
     }
     # All are held until the last one is checked, so that two equal ones are found.
     with ExitStack() as held:
         for key, address in addresses.items():
             held.enter_context(_listening(key, address))
+        if observing:
+            found = [held.enter_context(_listen(address)) for address in others]
+            others = tuple(Address(first.host, listener.getsockname()[1]) for listener in found)
+    return (first, *others)
 
 
 def _listening(key: str, address: Address) -> socket.socket:

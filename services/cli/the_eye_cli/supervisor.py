@@ -46,6 +46,7 @@ class Stage(IntEnum):
     EDGE = 1
     WORKER = 2
     STORE = 3
+    OBSERVER = 4
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from the_eye.store.connect import redact
 from the_eye_cli.console import Console
 from the_eye_cli.demo import DemoError, curl_lines, demo_token, write_private
 from the_eye_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
-from the_eye_cli.preflight import DATABASE_URL, REDIS_URL, Plan, PreflightError, checked_plan
+from the_eye_cli.preflight import DATABASE_URL, REDIS_URL, Observing, Plan, PreflightError, checked_plan
 from the_eye_cli.probes import reachable, why_no_database, why_no_queue, why_not_ok
 from the_eye_cli.supervisor import Child, ChildFailureError, Probe, Spec, Stage, Supervisor
 
@@ -48,6 +48,22 @@ HURRY_AFTER_SECONDS = 1.0
 START_ERRORS = (ChildFailureError, EmbeddedServerError)
 
 
+class AddressType(click.ParamType[Address]):
+    """An option that is ``host:port``."""
+
+    name = "host:port"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Read it."""
+        try:
+            return Address.parse(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+ADDRESS = AddressType()
+
+
 @click.command()
 @click.option(
     "--data",
@@ -65,14 +81,32 @@ START_ERRORS = (ChildFailureError, EmbeddedServerError)
     help="Directory of ValidatorRule manifests.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of workers.")
-def up(data: Path, rules: Path, workers: int) -> None:
+@click.option("--observe", is_flag=True, help="Run Prometheus, too, with recording rules and alerts.")
+@click.option(
+    "--prometheus-config",
+    type=click.Path(path_type=Path),
+    default=Path("observability/prometheus/prometheus.yml"),
+    show_default=True,
+    help="What --observe configures Prometheus with.",
+)
+@click.option(
+    "--prometheus-listen",
+    type=ADDRESS,
+    default="127.0.0.1:9103",
+    show_default=True,
+    help="Where the Prometheus of --observe listens.",
+)
+def up(  # noqa: PLR0913 - click has one for each option
+    *, data: Path, rules: Path, workers: int, observe: bool, prometheus_config: Path, prometheus_listen: Address
+) -> None:
     """Run everything on this machine until Ctrl-C.
 
     PostgreSQL and Valkey are started too, unless THE_EYE_DATABASE_URL and THE_EYE_REDIS_URL name servers of your own.
     All else is set by THE_EYE_* variables.
     """
+    observing = Observing(prometheus_config, prometheus_listen) if observe else None
     try:
-        with checked_plan(data, rules, workers, os.environ) as plan:
+        with checked_plan(data, rules, workers, observing, os.environ) as plan:
             status = asyncio.run(run(plan, Console()))
     except PreflightError as error:
         raise click.ClickException(str(error)) from error
@@ -155,7 +189,7 @@ class Machine:
         await self._run_command("maintain", "Partitions", MAINTAIN_SECONDS)
         _write_environment(self._plan)
         token = await self._demo_token()
-        await _together(self._start_api(), self._start_workers())
+        await _together(self._start_api(), self._start_workers(), self._start_prometheus())
         Console(sys.stdout).line(summary(self._plan, token, time.monotonic() - started))
         await self._maintain()
 
@@ -227,21 +261,33 @@ class Machine:
             await self._supervisor.ready(child, lambda: why_not_ok(listen, "/readyz"), READY_SECONDS)
 
     async def _start_workers(self) -> None:
-        listen = self._plan.worker.worker_metrics_listen
-        names = (
-            [f"worker-{number + 1}" for number in range(self._plan.workers)] if self._plan.workers > 1 else ["worker"]
-        )
-        async with self._console.step("Worker" if len(names) == 1 else f"{len(names)} workers", "ready"):
-            first = await self._start_worker(names[0], listen)
-            for name in names[1:]:
-                await self._start_worker(name, Address(listen.host, 0))
-            await self._supervisor.ready(first, lambda: why_not_ok(listen, "/readyz"), READY_SECONDS)
+        first, *others = self._plan.workers
+        async with self._console.step(f"{len(others) + 1} workers" if others else "Worker", "ready"):
+            child = await self._start_worker("worker-1" if others else "worker", first)
+            for number, listen in enumerate(others, start=2):
+                await self._start_worker(f"worker-{number}", listen)
+            await self._supervisor.ready(child, lambda: why_not_ok(first, "/readyz"), READY_SECONDS)
 
     async def _start_worker(self, name: str, metrics: Address) -> Child:
         seconds = self._plan.worker.worker_shutdown_seconds + WORKER_STOP_SECONDS
         return await self._start_service(
             name, "worker", Stage.WORKER, seconds, {f"{PREFIX}WORKER_METRICS_LISTEN": str(metrics)}
         )
+
+    async def _start_prometheus(self) -> None:
+        server = self._plan.prometheus
+        if server is None:
+            return
+        async with self._console.step(server.title, "ready"):
+            server.configure({"the-eye-api": [self._plan.api.api_metrics_listen], "the-eye-worker": self._plan.workers})
+            spec = Spec(
+                name=server.name,
+                command=server.command,
+                environ=self._environ,
+                stage=Stage.OBSERVER,
+                stop_seconds=STORE_STOP_SECONDS,
+            )
+            await self._supervisor.ready(await self._supervisor.start(spec), server.why_not_ready, READY_SECONDS)
 
     async def _start_service(
         self, name: str, command: str, stage: Stage, stop_seconds: float, environ: Mapping[str, str] | None = None
@@ -295,6 +341,9 @@ def summary(plan: Plan, token: str, seconds: float) -> str:
     api, metrics = reachable(plan.api.api_listen), reachable(plan.api.api_metrics_listen)
     worker = reachable(plan.worker.worker_metrics_listen)
     database = shlex.join(plan.postgres.psql) if plan.postgres else redact(plan.store.database_url)
+    observed = (
+        f"  Prometheus      {plan.prometheus.url}/alerts, {plan.prometheus.url}/targets\n" if plan.prometheus else ""
+    )
     places = f"""
 The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
 
@@ -303,7 +352,7 @@ The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
   API metrics     http://{metrics}/metrics
   Worker metrics  http://{worker}/metrics
   Ruleset         http://{worker}/ruleset
-  Rules           {plan.rules}
+{observed}  Rules           {plan.rules}
   Data            {plan.data}
   Database        {database}
   Commands        . {shlex.quote(str(plan.data / ENVIRONMENT_FILE))} (for the-eye application, token, dead, ...)

@@ -49,6 +49,15 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, key: str) -> No
     assert (ran.returncode, ran.stderr) == (1, f"Error: {address} ({key}) is in use\n")
 
 
+def test_where_prometheus_is_missing_it_says_how_to_install_it(tmp_path: Path) -> None:
+    ran = refused(tmp_path, "--observe", changes={"PATH": str(tmp_path)})
+
+    expected = (
+        "Error: --observe needs the program prometheus, which is not installed; on Debian: apt install prometheus\n"
+    )
+    assert (ran.returncode, ran.stderr) == (1, expected)
+
+
 def test_two_services_at_one_address_are_refused(tmp_path: Path) -> None:
     (address,) = free_addresses(1)
 

@@ -77,7 +77,7 @@ class Worker:
         async with kmock.RawHandler() as handler, kmock.Server(handler) as http:
             _ = handler["get /ruleset"] << self._ruleset
             _ = handler["get /ruleset/rules"] << self._rules
-            self._server.create_pod(_pod(self.name, http.port))
+            self._server.create_pod(worker_pod(self.name, http.port))
             yield self
 
     def _ruleset(self) -> dict[str, str]:
@@ -93,7 +93,8 @@ class Worker:
         return {"revision": self._index.revision if self._index else "sha256:none"}
 
 
-def _pod(name: str, port: int) -> dict[str, object]:
+def worker_pod(name: str, port: int) -> dict[str, object]:
+    """Make the pod of a worker that answers on this machine."""
     labels = {"app.kubernetes.io/name": "the-eye", "app.kubernetes.io/component": "worker"}
     ports = [{"name": "http", "containerPort": 1}, {"name": "metrics", "containerPort": port}]
     return {
