@@ -14,7 +14,7 @@ from dramatiq.worker import Worker
 from the_eye.collector import spare_collector
 from the_eye.diagnostics import Answer, DiagnosticsServer
 from the_eye.logs import configure_logging
-from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, STORE_EVENTS, EventBroker
+from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, STORE_EVENTS, EventBroker, Payload, note_outcomes
 from the_eye.rules.directory import RuleDirectory
 from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, WorkerSettings
@@ -85,7 +85,11 @@ class WorkerProcess:
             self._store, "the-eye worker", settings.worker_threads + 1, settings.worker_write_seconds, checked=False
         )
         storer = EventStorer(pool, self._rules, stopping)
-        dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(storer.store)
+
+        @dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)
+        def store(payload: Payload) -> None:
+            note_outcomes(storer.store(payload))
+
         broker.declare_queue(REPLAYS_QUEUE)
         threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)
         sweep = threading.Thread(

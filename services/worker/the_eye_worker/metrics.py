@@ -39,7 +39,7 @@ class BatchHistogram:
 
 EVENTS = Counter(
     "the_eye_events",
-    "Events by what became of them; redelivered is no outcome, such events were counted before.",
+    "Events by what became of them, each time that they were delivered: redelivered ones had been stored before.",
     ["outcome"],
 )
 UNMATCHED = Counter("the_eye_events_unmatched", "Stored events that no rule matched.")

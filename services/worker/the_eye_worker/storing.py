@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from the_eye.event import Event, Fault, read_accepted
-from the_eye.queue import Payload, QueuedEvent, Unfinished
+from the_eye.queue import Outcome, Payload, QueuedEvent, Unfinished
 from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Connection, Pool
 from the_eye.store.dead_events import DeadEvent, acceptance, holds_events, set_aside
@@ -54,8 +54,8 @@ class EventStorer:
         self._stopping = stopping
         self._dead = _DeadRows()
 
-    def store(self, payload: Payload) -> None:
-        """See to it that every event of a message is stored or set aside; return only then.
+    def store(self, payload: Payload) -> list[Outcome]:
+        """See to it that every event of a message is stored or set aside; return only then, with what became of each.
 
         Raises Unfinished when the worker is stopping and the database is away. Raises msgspec.MsgspecError for a
         message of a format this version does not know, psycopg.Error for an event that cannot even be set aside: then
@@ -64,25 +64,30 @@ class EventStorer:
         ruleset = self._rules.current
         judged: list[Judged] = []
         dead: list[DeadEvent] = []
+        unreadable: list[int] = []
         ignored: list[str] = []
         events = payload.events()
-        for queued in events:
+        for place, queued in enumerate(events):
             event = read_event(queued)
             if isinstance(event, Event):
                 verdict = ruleset.judge(event, on_ignored=ignored.append)
                 judged.append(Judged(queued, Row(event, verdict, ruleset.digest)))
             else:
+                unreadable.append(place)
                 dead.append(
                     _dead(queued, event[0].code, "; ".join(f"{fault.path}: {fault.message}" for fault in event))
                 )
         _count_judged(len(events), ignored)
-        self._write(judged, dead)
+        outcomes = self._write(judged, dead)
         self._set_aside(dead)
+        for place in unreadable:
+            outcomes.insert(place, Outcome.DEAD)
+        return outcomes
 
-    def _write(self, judged: Sequence[Judged], dead: list[DeadEvent]) -> None:
+    def _write(self, judged: Sequence[Judged], dead: list[DeadEvent]) -> list[Outcome]:
         """Write all, or find by halving the ones that cannot be written."""
         if not judged:
-            return
+            return []
         try:
             fates = self._until_stored([one.row for one in judged])
         except Unfinished:
@@ -90,13 +95,12 @@ class EventStorer:
         except Exception as error:  # noqa: BLE001 - a fault of ours, too, must not cost the event or its neighbours
             if len(judged) == 1:
                 dead.append(_dead(judged[0].queued, _code(error), _words(error)))
-                return
+                return [Outcome.DEAD]
             log.warning("message_halved", events=len(judged), code=_code(error))
             middle = len(judged) // 2
-            self._write(judged[:middle], dead)
-            self._write(judged[middle:], dead)
-        else:
-            _count([one.row for one in judged], fates)
+            return self._write(judged[:middle], dead) + self._write(judged[middle:], dead)
+        _count([one.row for one in judged], fates)
+        return [_OUTCOMES[fate] for fate in fates]
 
     def _until_stored(self, rows: Sequence[Row]) -> list[Fate]:
         """Try until the database takes the rows or says that they are at fault."""
@@ -226,7 +230,7 @@ def _code(error: Exception) -> str:
 def _count(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
     """Count a message at once: its events share most of what is counted."""
     for fate, count in Counter(fates).items():
-        metrics.EVENTS.labels(fate.value).inc(count)
+        metrics.EVENTS.labels(_LABELS[fate]).inc(count)
     now = datetime.now(UTC)
     stored = [row for row, fate in zip(rows, fates, strict=True) if fate in _STORED]
     metrics.STORED_AFTER_SECONDS.observe_all((now - row.event.received_at).total_seconds() for row in stored)
@@ -237,3 +241,14 @@ def _count(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
 
 
 _STORED = frozenset({Fate.VALID, Fate.INVALID})
+_OUTCOMES = {
+    Fate.VALID: Outcome.VALID,
+    Fate.VALID_BEFORE: Outcome.VALID,
+    Fate.INVALID: Outcome.INVALID,
+    Fate.INVALID_BEFORE: Outcome.INVALID,
+    Fate.DUPLICATE: Outcome.DUPLICATE,
+}
+_LABELS = {fate: fate.value for fate in Fate} | {
+    Fate.VALID_BEFORE: "redelivered",
+    Fate.INVALID_BEFORE: "redelivered",
+}

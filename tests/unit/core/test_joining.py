@@ -20,7 +20,7 @@ def _encoder() -> None:
 def raw(number: int, *, body: bytes = b"{}", **changes: object) -> bytes:
     """Make a message of one event as it lies in Redis."""
     event = QueuedEvent(UUID(int=number), 1, "demo", number, body)
-    message = events_message([event]).copy(options={"redis_message_id": str(number)})
+    message = events_message([event]).copy(options={"redis_message_id": f"{number}.1"})
     return message.copy(**changes).encode() if changes else message.encode()
 
 
@@ -41,7 +41,7 @@ def test_what_waits_is_joined_in_order() -> None:
     joined = join(first(), following, alone=())
 
     assert numbers(joined) == [1, 2, 3]
-    assert redis_ids(joined) == ["1", "2", "3"]
+    assert redis_ids(joined) == ["1.1", "2.1", "3.1"]
     assert following == []
 
 
@@ -50,14 +50,14 @@ def test_a_message_that_nothing_follows_stays_as_it_is() -> None:
     message = first()
 
     assert join(message, [], alone=()) is message
-    assert redis_ids(message) == ["1"]
+    assert redis_ids(message) == ["1.1"]
 
 
 @pytest.mark.parametrize(
     "special",
     [
         lambda: raw(2, actor_name="of_a_later_version"),
-        lambda: raw(2, options={"redis_message_id": "2", "eta": 5}),
+        lambda: raw(2, options={"redis_message_id": "2.1", "eta": 5}),
         lambda: raw(2, queue_name="replays"),
         lambda: b"\xc1 no MessagePack",
         lambda: None,
@@ -82,10 +82,19 @@ def test_a_payload_of_another_version_stays_by_itself() -> None:
     assert len(following) == 1
 
 
+@pytest.mark.parametrize("message_id", ["2", "2.7"], ids=["no number of events", "another number of events"])
+def test_a_message_whose_id_does_not_tell_its_events_stays_by_itself(message_id: str) -> None:
+    """Joined, the outcomes of its neighbours could not be told from its own."""
+    told = raw(2, options={"redis_message_id": message_id})
+
+    assert numbers(join(first(), [told], alone=())) == [1]
+    assert numbers(join(MessageProxy(dramatiq.Message.decode(told)), [raw(3)], alone=())) == [2]
+
+
 def test_a_message_that_failed_in_company_stays_by_itself() -> None:
     """At either place."""
-    assert numbers(join(first(), [raw(2)], alone={"2"})) == [1]
-    assert numbers(join(first(), [raw(2)], alone={"1"})) == [1]
+    assert numbers(join(first(), [raw(2)], alone={"2.1"})) == [1]
+    assert numbers(join(first(), [raw(2)], alone={"1.1"})) == [1]
 
 
 def test_the_same_message_twice_is_not_joined() -> None:

@@ -14,8 +14,10 @@ One Dramatiq message carries many events. Dramatiq's own defaults are for tasks 
 - Workers' own clocks tell who is silent; here it is the server's.
 """
 
-from the_eye.queue.broker import EventBroker, Unfinished
+from the_eye.queue.backlog import Backlog
+from the_eye.queue.broker import EventBroker, Unfinished, note_outcomes
 from the_eye.queue.consumer import EventConsumer
+from the_eye.queue.ledger import Outcome
 from the_eye.queue.messages import (
     EVENTS_QUEUE,
     REPLAYS_QUEUE,
@@ -26,7 +28,7 @@ from the_eye.queue.messages import (
     events_message,
 )
 from the_eye.queue.tools import enqueue_events, enqueue_message
-from the_eye.queue.writer import Backlog, QueueUnavailableError, QueueWriter
+from the_eye.queue.writer import QueueUnavailableError, QueueWriter
 
 __all__ = [
     "EVENTS_QUEUE",
@@ -36,6 +38,7 @@ __all__ = [
     "EnvelopeEncoder",
     "EventBroker",
     "EventConsumer",
+    "Outcome",
     "Payload",
     "QueueUnavailableError",
     "QueueWriter",
@@ -44,4 +47,5 @@ __all__ = [
     "enqueue_events",
     "enqueue_message",
     "events_message",
+    "note_outcomes",
 ]

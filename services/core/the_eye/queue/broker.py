@@ -1,6 +1,7 @@
 """Dramatiq's Redis broker with this package's promises."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 import dramatiq
@@ -8,11 +9,14 @@ import redis
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import Retry as DramatiqRetry
+from dramatiq.middleware import CurrentMessage
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from the_eye.queue.consumer import UNFINISHED, EventConsumer, ReplayConsumer
-from the_eye.queue.joining import redis_ids
+from the_eye.queue.consumer import OUTCOMES, UNFINISHED, EventConsumer, ReplayConsumer
+from the_eye.queue.joining import REDIS_ID, redis_ids
+from the_eye.queue.ledger import ACCEPTING, Outcome, settling, shares
+from the_eye.queue.message_ids import event_count, new_id
 from the_eye.queue.messages import REPLAYS_QUEUE, EnvelopeEncoder
 from the_eye.settings import QueueSettings
 
@@ -22,6 +26,12 @@ EVERY_COMMAND = 1_000_000
 
 class Unfinished(DramatiqRetry):
     """Raised by an actor that must stop before its message is done."""
+
+
+def note_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """Say, inside of an actor, how the events of its message ended, in their order; they are counted with its end."""
+    message = cast("MessageProxy", CurrentMessage.get_current_message())
+    message.options[OUTCOMES] = outcomes
 
 
 class _KeepUnfinished(dramatiq.Middleware):
@@ -62,15 +72,17 @@ class EventBroker(RedisBroker):
         dramatiq.set_encoder(EnvelopeEncoder())
         super().__init__(  # type: ignore[no-untyped-call]
             client=_client(settings),
-            middleware=[_KeepUnfinished()],
+            middleware=[_KeepUnfinished(), CurrentMessage()],
             namespace=settings.queue_namespace,
             maintenance_chance=EVERY_COMMAND,
             heartbeat_timeout=int(settings.worker_heartbeat_seconds * 1000),
             dead_message_ttl=NEVER_MS,
         )
-        self.enqueue_script = cast("bytes", self.scripts["dispatch"].script)
-        """Dramatiq's script as it is: without memory nothing may be added."""
-        self.scripts["dispatch"] = self.client.register_script(_WORKER_PROLOGUE + self.enqueue_script)
+        dispatch = cast("bytes", self.scripts["dispatch"].script)
+        self.enqueue_script = ACCEPTING + dispatch
+        """For the edge: without memory nothing may be added."""
+        self.scripts["dispatch"] = self.client.register_script(_WORKER_PROLOGUE + ACCEPTING + dispatch)
+        self._settle = self.client.register_script(_WORKER_PROLOGUE + settling(dispatch))
         self.claimed: set[str] = set()
         """Redis ids of the messages that this process has in hand."""
         self.alone: set[str] = set()
@@ -82,25 +94,31 @@ class EventBroker(RedisBroker):
         consumer = ReplayConsumer if queue_name == REPLAYS_QUEUE else EventConsumer
         return consumer(self, queue_name, prefetch, timeout)
 
-    def acknowledge(self, queue_name: str, redis_message_ids: Sequence[str]) -> None:
-        """Remove messages that are done, in one write. Raises redis.RedisError."""
-        self._for_each("ack", queue_name, redis_message_ids)
+    def put(self, message: dramatiq.Message[None], events: int | None) -> None:
+        """Queue a message of so many events; None where nobody knows how many. Raises redis.RedisError."""
+        message_id = new_id(events)
+        self.do_enqueue(message.queue_name, message_id, message.copy(options={REDIS_ID: message_id}).encode())
+
+    def acknowledge(self, queue_name: str, redis_message_ids: Sequence[str], outcomes: Sequence[Outcome] = ()) -> None:
+        """Remove messages that are done and count how their events ended, in one write. Raises redis.RedisError."""
+        self._settle_all("ack", queue_name, redis_message_ids, outcomes)
 
     def reject(self, queue_name: str, redis_message_ids: Sequence[str]) -> None:
-        """Make dead letters of messages. Raises redis.RedisError."""
-        self._for_each("nack", queue_name, redis_message_ids)
+        """Make dead letters of messages and count their events as dead. Raises redis.RedisError."""
+        events = sum(event_count(message_id) or 0 for message_id in redis_message_ids)
+        self._settle_all("nack", queue_name, redis_message_ids, [Outcome.DEAD] * events)
 
-    def _for_each(self, command: str, queue_name: str, redis_message_ids: Sequence[str]) -> None:
+    def do_nack(self, queue_name: str, *redis_message_ids: str) -> None:
+        """As ``reject``: for Dramatiq, which would have its own script do it."""
+        self.reject(queue_name, redis_message_ids)
+
+    def _settle_all(
+        self, command: str, queue_name: str, redis_message_ids: Sequence[str], outcomes: Sequence[Outcome]
+    ) -> None:
         """Run Dramatiq's script for each message, with the arguments of ``RedisBroker._dispatch``."""
         fixed = [command, 0, queue_name, self.broker_id, self.heartbeat_timeout, self.dead_message_ttl, 0, 1]
-        dispatch, keys = self.scripts["dispatch"], [self.namespace]
-        if len(redis_message_ids) == 1:
-            dispatch(keys=keys, args=[*fixed, *redis_message_ids])
-        else:
-            with self.client.pipeline(transaction=False) as pipeline:
-                for message_id in redis_message_ids:
-                    dispatch(keys=keys, args=[*fixed, message_id], client=pipeline)
-                pipeline.execute()
+        messages = zip(redis_message_ids, shares(redis_message_ids, outcomes), strict=True)
+        self._settle(keys=[self.namespace], args=[*fixed, *chain.from_iterable(messages)])
         self.alone.difference_update(redis_message_ids)
 
     def key(self, *parts: str) -> str:

@@ -23,6 +23,9 @@ HEARTBEATS_PER_TIMEOUT = 5
 FETCHED_MESSAGES = 16
 """The most messages that are fetched at once."""
 
+OUTCOMES = "outcomes"
+"""Option of a message in hand: how its events ended."""
+
 UNFINISHED = "unfinished"
 """Option of a message in hand that must go back instead of being acknowledged."""
 
@@ -121,7 +124,8 @@ class EventConsumer(_RedisConsumer):
         if message.options.get(UNFINISHED):
             self.requeue([message])
         else:
-            self._settle(message, self.broker.acknowledge)
+            outcomes = message.options.get(OUTCOMES, ())
+            self._settle(message, lambda queue, ids: self.broker.acknowledge(queue, ids, outcomes))
 
     def nack(self, message: MessageProxy) -> None:
         """Make a dead letter of a message."""

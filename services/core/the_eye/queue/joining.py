@@ -12,12 +12,14 @@ import msgspec
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import DecodeError
 
+from the_eye.queue.message_ids import event_count
 from the_eye.queue.messages import EVENTS_QUEUE, STORE_EVENTS, Payload, QueuedEvent
 
 JOINED_BYTES = 512 * 1024
 """Payload beyond which no further message is joined: about two thousand events of the usual size."""
 
-_OPTION = "redis_message_id"
+REDIS_ID = "redis_message_id"
+"""Dramatiq's option of a message that holds its id in Redis."""
 _JOINED = "joined_redis_message_ids"
 
 
@@ -37,14 +39,15 @@ class JoinedPayload(msgspec.Struct, frozen=True):
 def redis_ids(message: MessageProxy) -> list[str]:
     """List the messages that a message stands for, by their ids in Redis."""
     options: dict[str, Any] = message.options
-    return cast("list[str]", options.get(_JOINED) or [options[_OPTION]])
+    return cast("list[str]", options.get(_JOINED) or [options[REDIS_ID]])
 
 
 def join(first: MessageProxy, following: list[bytes | None], alone: Collection[str]) -> MessageProxy:
     """Join to ``first`` what can be stored together with it, and take that from the front of ``following``.
 
     Whatever is special about a message, it stays by itself: another actor, further options, a payload that this version
-    cannot decode, an id in ``alone``. So does a message that comes twice, which is counted as such.
+    cannot decode, an id in ``alone`` or one that does not tell its events. So does a message that comes twice, which is
+    counted as such.
     """
     if not following or not _is_ordinary(first, alone):
         return first
@@ -60,7 +63,7 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
         if size > JOINED_BYTES or (events := _events(message)) is None:
             break
         del following[0]
-        ids.append(message.options[_OPTION])
+        ids.append(message.options[REDIS_ID])
         message_ids.add(message.message_id)
         joined += events
     if len(ids) == 1:
@@ -77,11 +80,13 @@ def _decoded(raw: bytes | None) -> MessageProxy | None:
 
 def _is_ordinary(message: MessageProxy, alone: Collection[str]) -> bool:
     ours = message.actor_name == STORE_EVENTS and message.queue_name == EVENTS_QUEUE
-    return ours and set(message.options) == {_OPTION} and message.options[_OPTION] not in alone
+    return ours and set(message.options) == {REDIS_ID} and message.options[REDIS_ID] not in alone
 
 
 def _events(message: MessageProxy) -> list[QueuedEvent] | None:
+    """Decode the events if the message's id tells how many they are: it is how outcomes find their message again."""
     try:
-        return cast("Payload", message.args[0]).events()
+        events = cast("Payload", message.args[0]).events()
     except msgspec.MsgspecError:
         return None
+    return events if len(events) == event_count(message.options[REDIS_ID]) else None

@@ -8,6 +8,8 @@ import redis
 from dramatiq.errors import DecodeError
 
 from the_eye.queue.broker import EventBroker
+from the_eye.queue.joining import REDIS_ID
+from the_eye.queue.message_ids import event_count
 from the_eye.queue.messages import EVENTS_QUEUE, REPLAYS_QUEUE, QueuedEvent, events_message
 from the_eye.queue.writer import QueueUnavailableError
 from the_eye.settings import QueueSettings
@@ -19,7 +21,7 @@ def enqueue_events(settings: QueueSettings, events: Sequence[QueuedEvent], queue
     Raises QueueUnavailableError.
     """
     with _tool_broker(settings) as broker:
-        broker.enqueue(events_message(events, queue_name))
+        broker.put(events_message(events, queue_name), len(events))
 
 
 def enqueue_message(settings: QueueSettings, raw: bytes) -> None:
@@ -33,7 +35,7 @@ def enqueue_message(settings: QueueSettings, raw: bytes) -> None:
         except DecodeError as error:
             text = "this version of The Eye cannot decode the message"
             raise ValueError(text) from error
-        broker.enqueue(message.copy(queue_name=REPLAYS_QUEUE))
+        broker.put(message.copy(queue_name=REPLAYS_QUEUE), event_count(message.options.get(REDIS_ID, "")))
 
 
 @contextlib.contextmanager

@@ -6,17 +6,17 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
-import msgspec
 import redis
 import redis.asyncio
 import structlog
-import uuid_utils
-from dramatiq.common import dq_name
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from the_eye.queue.backlog import Backlog, ask_backlog, read_backlog
 from the_eye.queue.broker import EventBroker
-from the_eye.queue.messages import EVENTS_QUEUE, REPLAYS_QUEUE, QueuedEvent, events_message
+from the_eye.queue.joining import REDIS_ID
+from the_eye.queue.message_ids import new_id
+from the_eye.queue.messages import EVENTS_QUEUE, QueuedEvent, events_message
 from the_eye.settings import QueueSettings
 
 log = structlog.get_logger(__name__)
@@ -26,22 +26,12 @@ class QueueUnavailableError(Exception):
     """Raised when an event could not be put on disk in the queue; it may or may not have been queued."""
 
 
-class Backlog(msgspec.Struct, frozen=True):
-    """What the queue holds and no worker has finished: ready, delayed and unacknowledged messages."""
-
-    messages: int
-    bytes: int
-    """Memory of the messages, estimated by the server from samples."""
-    age_seconds: float
-    """Since when the oldest ready message has waited; 0 when none is."""
-
-
 class QueueWriter:
     """Writes messages from an event loop; for the edge.
 
-    It runs Dramatiq's own enqueue script, so that the layout in Redis stays Dramatiq's affair: its arguments are
-    those of ``RedisBroker._dispatch``. Dramatiq's broker itself would block the loop, or cost two thread switches
-    for every write.
+    It runs Dramatiq's own enqueue script, with the ledger's before it, so that the layout in Redis stays Dramatiq's
+    affair: its arguments are those of ``RedisBroker._dispatch``. Dramatiq's broker itself would block the loop, or cost
+    two thread switches for every write.
     """
 
     _NO_MAINTENANCE: ClassVar[tuple[int, int]] = (0, 1)
@@ -64,8 +54,8 @@ class QueueWriter:
 
         Raises QueueUnavailableError when that was not confirmed within ``queue_timeout_seconds``.
         """
-        redis_message_id = str(uuid_utils.uuid7())  # tells the message's age
-        message = events_message(events).copy(options={"redis_message_id": redis_message_id})
+        redis_message_id = new_id(len(events))
+        message = events_message(events).copy(options={REDIS_ID: redis_message_id})
         arguments = (
             "enqueue",
             time.time_ns() // 1_000_000,
@@ -84,15 +74,9 @@ class QueueWriter:
 
     async def backlog(self) -> Backlog:
         """Look at what waits. Raises QueueUnavailableError."""
-        names = [name for queue in (EVENTS_QUEUE, REPLAYS_QUEUE) for name in (queue, dq_name(queue))]
-        queues = [self._broker.key(name, "msgs") for name in names]
         async with self._deadline(), self._client.pipeline(transaction=False) as pipeline:
-            for queue in queues:
-                pipeline.hlen(queue)
-                pipeline.memory_usage(queue, samples=20)
-            pipeline.lindex(self._broker.key(EVENTS_QUEUE), 0)
-            *sizes, oldest = await pipeline.execute()
-        return Backlog(sum(sizes[::2]), sum(size or 0 for size in sizes[1::2]), _age_seconds(oldest))
+            ask_backlog(pipeline, self._broker)
+            return read_backlog(await pipeline.execute())
 
     async def check(self) -> None:
         """See that the server answers and puts every write on disk.
@@ -132,17 +116,6 @@ class QueueWriter:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-
-
-def _age_seconds(message_id: bytes | None) -> float:
-    """Read the age of a message from its id; those that Dramatiq or a tool has queued do not tell theirs."""
-    if message_id is None:
-        return 0.0
-    try:
-        made_at = uuid_utils.UUID(message_id.decode()).timestamp
-    except ValueError:
-        return 0.0
-    return max(0.0, time.time() - made_at / 1000)
 
 
 def _text(value: bytes | str | None) -> str:

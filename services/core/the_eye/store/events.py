@@ -40,8 +40,9 @@ class Fate(StrEnum):
     INVALID = "invalid"
     DUPLICATE = "duplicate"
     """Sent before: another acceptance of the same event is stored."""
-    REDELIVERED = "redelivered"
-    """This very acceptance is stored already: its message came twice. No outcome, it was counted the first time."""
+    VALID_BEFORE = "valid before"
+    INVALID_BEFORE = "invalid before"
+    """This very acceptance is stored already, with this verdict: its message came twice."""
 
 
 _COLUMNS = (
@@ -72,10 +73,8 @@ _INSERT_NEW = sql.SQL(
     "INSERT INTO events ({columns}) SELECT {columns} FROM incoming "
     'ORDER BY "timestamp", event_id ON CONFLICT DO NOTHING RETURNING "timestamp", event_id, application_id'
 ).format(columns=_COLUMN_LIST)
-_SELECT_REDELIVERED = (
-    'SELECT "timestamp", event_id, application_id FROM incoming i '
-    'JOIN events e USING ("timestamp", event_id, application_id) WHERE e.received_at = i.received_at'
-)
+_SELECT_STORED = """SELECT "timestamp", event_id, application_id, e.received_at, e.valid
+                      FROM incoming i JOIN events e USING ("timestamp", event_id, application_id)"""
 
 
 def write_events(connection: Connection, rows: Sequence[Row], *, may_be_dead: bool = True) -> list[Fate]:
@@ -103,19 +102,23 @@ def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
         connection.execute(_CREATE_INCOMING)
         _copy(connection, _COPY_INCOMING, list(first.values()))
         new = set(connection.execute(_INSERT_NEW).fetchall())
-        known = set(connection.execute(_SELECT_REDELIVERED).fetchall())
+        stored = {tuple(key): (at, valid) for *key, at, valid in connection.execute(_SELECT_STORED).fetchall()}
         _take_back(connection, rows)
-    redelivered = known - new
-    return [_fate(row, first[row.key], new, redelivered) for row in rows]
+    return [_fate(row, new, stored) for row in rows]
 
 
-def _fate(row: Row, first: Row, new: set[Any], redelivered: set[Any]) -> Fate:
-    if row.key in redelivered:
-        return Fate.REDELIVERED
-    if row is first and row.key in new:
+def _fate(row: Row, new: set[Any], stored: dict[Any, tuple[datetime, bool]]) -> Fate:
+    """Tell what became of a row; the first of several that are the same acceptance is the one that is stored.
+
+    What it is told of is taken out of ``stored``.
+    """
+    received_at, valid = stored.get(row.key, (None, False))
+    if received_at != row.event.received_at:
+        return Fate.DUPLICATE
+    del stored[row.key]
+    if row.key in new:
         return _verdict_fate(row)
-    # What was delivered together comes again together: its duplicates, too, were counted the first time.
-    return Fate.REDELIVERED if redelivered else Fate.DUPLICATE
+    return Fate.VALID_BEFORE if valid else Fate.INVALID_BEFORE
 
 
 def _take_back(connection: Connection, rows: Sequence[Row]) -> None:

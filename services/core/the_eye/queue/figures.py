@@ -1,0 +1,97 @@
+"""What the queue and its server tell of themselves, for whoever watches them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from the_eye.queue.backlog import QUEUES, Backlog, ask_backlog, read_backlog
+from the_eye.queue.broker import EventBroker
+from the_eye.queue.ledger import SNAPSHOT, Outcome
+from the_eye.queue.writer import QueueUnavailableError
+from the_eye.settings import QueueSettings
+
+COUNTED_MESSAGES = 5_000
+"""The most messages whose events are counted: the server does nothing else meanwhile."""
+
+
+class QueueSnapshot(msgspec.Struct, frozen=True):
+    """The messages and the ledger as of one moment."""
+
+    ready: int
+    delayed: int
+    unacknowledged: int
+    ledger: Mapping[str, int]
+    """Events by ``accepted`` and by each outcome."""
+    counted_events: int | None
+    """Events of the messages that the ledger knows; None while there are too many messages to count."""
+    uncounted_messages: int
+    """Messages that the ledger does not know, as an older version queued them."""
+
+    @property
+    def events(self) -> int | None:
+        """Events of all messages; None while they are not known."""
+        return None if self.uncounted_messages else self.counted_events
+
+    @property
+    def difference(self) -> int | None:
+        """Accepted events that have neither an outcome nor a place in the queue; None while they are not known."""
+        if self.counted_events is None:
+            return None
+        return self.ledger["accepted"] - sum(self.ledger[outcome] for outcome in Outcome) - self.counted_events
+
+
+class QueueFigures(msgspec.Struct, frozen=True):
+    """All there is to tell."""
+
+    backlog: Backlog
+    snapshot: QueueSnapshot
+    server: Mapping[str, Any]
+    """Fields of the server's ``INFO``; a managed server may keep some to itself."""
+
+
+class QueueObserver:
+    """Asks the queue's server, and waits for its answers."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._broker = EventBroker(settings)
+        self._client = redis.Redis.from_url(
+            settings.redis_url,
+            socket_timeout=settings.queue_timeout_seconds,
+            socket_connect_timeout=settings.queue_timeout_seconds,
+            # Once: a connection that the server closed while idle is found out only by using it.
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._snapshot = self._client.register_script(SNAPSHOT)
+
+    def read(self) -> QueueFigures:
+        """Ask for all figures. Raises QueueUnavailableError."""
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                ask_backlog(pipeline, self._broker)
+                backlog = read_backlog(pipeline.execute())
+            return QueueFigures(backlog, self.snapshot(), self._client.info())
+        except (redis.RedisError, OSError) as error:
+            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+
+    def snapshot(self) -> QueueSnapshot:
+        """Look at the messages and the ledger. Raises redis.RedisError."""
+        ready, delayed, held, events, uncounted, flat = self._snapshot(
+            keys=[self._broker.namespace], args=[COUNTED_MESSAGES, *QUEUES]
+        )
+        found = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        return QueueSnapshot(
+            ready=ready,
+            delayed=delayed,
+            unacknowledged=max(0, held - ready),
+            ledger={name: found.get(name, 0) for name in ("accepted", *Outcome)},
+            counted_events=None if events < 0 else events,
+            uncounted_messages=uncounted,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
