@@ -123,6 +123,7 @@ class Case:
             stored_after=self._stored_after,
         )
         assert ledger.closed, ledger
+        assert self.house.difference() == 0, self.house.difference()
         assert ledger.dead == dead, ledger
         assert "hung" not in self.seen.answers, self.seen
         return ledger

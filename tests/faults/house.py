@@ -11,6 +11,7 @@ from tests.faults.stores import BreakableValkey, CopiedPostgres
 from tests.machine import RULES, free_addresses
 
 from the_eye.queue import EVENTS_QUEUE
+from the_eye.queue.figures import QueueObserver
 from the_eye.settings import QueueSettings
 
 NAMESPACE = "the-eye"
@@ -88,6 +89,14 @@ class House:
                 return int(client.hlen(f"{events}.msgs")) + int(client.zcard(f"{events}.XQ"))
         except redis.RedisError:
             return -1
+
+    def difference(self) -> int | None:
+        """Ask for the difference in the queue's own ledger."""
+        observer = QueueObserver(self.queue_settings)
+        try:
+            return observer.snapshot().difference
+        finally:
+            observer.close()
 
     def waiting(self) -> int:
         """Count the messages that no worker has in hand."""

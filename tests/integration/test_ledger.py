@@ -28,6 +28,7 @@ from the_eye.queue import (
     REPLAYS_QUEUE,
     STORE_EVENTS,
     EventBroker,
+    Outcome,
     Payload,
     QueuedEvent,
     QueueUnavailableError,
@@ -264,9 +265,7 @@ def test_a_message_that_dies_whole_ends_once_and_again_when_it_is_replayed(
 ) -> None:
     """As soon as it is a dead letter, and wherever that is kept."""
     enqueue_events(settings, [queued(), queued()])
-    failing = EventStorer(pool, Rules(), threading.Event())
-    failing.store = fail  # type: ignore[method-assign]
-    with working(settings, failing) as broker:
+    with working(settings, Failing(pool, Rules(), threading.Event())) as broker:
         dead_letters = broker.key(EVENTS_QUEUE, "XQ")
         wait_until(lambda: broker.client.zcard(dead_letters) == 1, DEADLINE, lambda: "no dead letter")
         closed(settings, accepted=2, dead=2)
@@ -279,10 +278,13 @@ def test_a_message_that_dies_whole_ends_once_and_again_when_it_is_replayed(
     closed(settings, accepted=4, dead=2, valid=2)
 
 
-def fail(_: Payload) -> None:
-    """Stand for a fault of ours."""
-    message = "a fault of ours"
-    raise ValueError(message)
+class Failing(EventStorer):
+    """A worker with a fault of ours."""
+
+    def store(self, payload: Payload) -> list[Outcome]:
+        """Fail."""
+        message = f"a fault of ours: {payload}"
+        raise ValueError(message)
 
 
 def replay(settings: QueueSettings, store_settings: StoreSettings) -> None:
