@@ -20,6 +20,7 @@ from the_eye.queue import QueueWriter
 from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
 from the_eye.store.applications import live_tokens
 from the_eye.store.connect import AsyncPool, make_async_pool
+from the_eye.telemetry import telemetry
 from the_eye.tokens import Caller, Scope
 from the_eye_api import metrics, swagger
 from the_eye_api.auth import Tokens, TokenSnapshot
@@ -76,7 +77,12 @@ class Api:
             self.backlog,
             Turns(waiting_max_bytes=settings.pending_max_bytes),
         )
-        self.asgi: ASGIApp = Edge(self._litestar(), self.tokens, ingest)
+        edge = Edge(self._litestar(), self.tokens, ingest)
+        self.asgi: ASGIApp = edge
+        if telemetry.tracing is not None:
+            from the_eye_api.traced import Traced  # noqa: PLC0415 - it loads OpenTelemetry
+
+            self.asgi = Traced(edge, telemetry.tracing, edge.route_of)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:

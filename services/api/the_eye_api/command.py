@@ -10,7 +10,16 @@ import uvicorn
 from the_eye.collector import spare_collector
 from the_eye.diagnostics import DiagnosticsServer
 from the_eye.logs import configure_logging
-from the_eye.settings import Address, ApiSettings, LogSettings, QueueSettings, SettingsError, StoreSettings
+from the_eye.settings import (
+    Address,
+    ApiSettings,
+    LogSettings,
+    QueueSettings,
+    SettingsError,
+    StoreSettings,
+    TelemetrySettings,
+)
+from the_eye.telemetry import telemetry
 from the_eye_api.app import Api
 from the_eye_api.protocol import BoundedProtocol
 
@@ -24,6 +33,7 @@ def api() -> None:
     """Accept events over HTTP and show them."""
     configure_logging(LogSettings.load())
     settings = ApiSettings.load()
+    telemetry.start(TelemetrySettings.load(), "the-eye-api")
     edge = Api(settings, QueueSettings.load(), StoreSettings.load())
     diagnostics = DiagnosticsServer(settings.api_metrics_listen, {}, key="THE_EYE_API_METRICS_LISTEN")
     listening = listen(settings.api_listen)
@@ -35,6 +45,7 @@ def api() -> None:
     spare_collector()
     uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
     diagnostics.stop()
+    telemetry.stop()
     log.info("api_stopped")
 
 

@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
 from the_eye.event import MAX_EVENT_BYTES, Fault
+from the_eye.telemetry import telemetry
 from the_eye.tokens import Caller
 from the_eye.tokens import Scope as TokenScope
 from the_eye_api import metrics
@@ -61,6 +62,11 @@ class Edge:
         batch = Route(BATCH, self._accept_batch)
         self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
 
+    @property
+    def route_of(self) -> Mapping[str, str]:
+        """The routes of the paths that it answers itself, at least for some methods."""
+        return {path: route.path for path, route in self._routes.items()}
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
         if scope["type"] != ScopeType.HTTP:
@@ -102,7 +108,7 @@ class Edge:
             await send_problem(send, internal_error())
         requests, seconds = _counters(route.path, status)
         requests.inc()
-        seconds.observe(time.perf_counter() - start - held)
+        seconds.observe(time.perf_counter() - start - held, telemetry.exemplar())
 
     async def _hold(self, seconds: float) -> None:
         """Wait, without being counted as work to do."""

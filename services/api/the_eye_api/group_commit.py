@@ -5,17 +5,23 @@ There is no timer: at low load nothing waits, at high load hundreds of events sh
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
 import prometheus_client
 
 from the_eye.queue import QueuedEvent, QueueUnavailableError
+from the_eye.telemetry import telemetry
 from the_eye_api import metrics
 
-Write = Callable[[Sequence[QueuedEvent]], Awaitable[None]]
-"""Puts events on disk in the queue, or raises QueueUnavailableError."""
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+Write = Callable[[Sequence[QueuedEvent], Sequence[Mapping[str, str]]], Awaitable[None]]
+"""Puts events on disk in the queue with the contexts of their traced requests, or raises QueueUnavailableError."""
 
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
@@ -23,6 +29,8 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
     size: int
     """Payload bytes."""
     done: asyncio.Future[None]
+    creation: "Span | None"
+    """Until the turn has come; None where the request is not traced."""
 
 
 class GroupCommit:
@@ -47,11 +55,13 @@ class GroupCommit:
         if self._pending_bytes + size > self._pending_max_bytes:
             message = "too many events wait for the queue"
             raise QueueUnavailableError(message)
-        waiting = _Waiting(events, size, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(events, size, done, telemetry.creation(len(events)))
         self._waiting.setdefault(events[0].application_id, deque()).append(waiting)
         self._pending_bytes += size
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+            # In a context of its own: it goes on for others when the request that has begun it is answered.
+            self._flushing = asyncio.create_task(self._flush(), context=Context())
         try:
             await waiting.done
         finally:
@@ -93,8 +103,9 @@ class GroupCommit:
     async def _write_group(self, group: list[_Waiting]) -> None:
         events = [event for waiting in group for event in waiting.events]
         try:
-            with metrics.GROUP_SECONDS.time():
-                await self._write(events)
+            sending = telemetry.sending([waiting.creation for waiting in group], len(events))
+            with sending as trace_contexts, metrics.GROUP_SECONDS.time():
+                await self._write(events, trace_contexts)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             metrics.QUEUE_ERRORS.inc()
             self._answer(group, error.with_traceback(None))  # which would keep the group for as long as the error

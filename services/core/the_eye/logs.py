@@ -16,6 +16,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from the_eye.settings import LogSettings
+from the_eye.telemetry import add_trace
 
 MAX_FRAMES = 20
 """Frames kept of one traceback: the outermost and the innermost halves."""
@@ -43,6 +44,7 @@ def configure_logging(settings: LogSettings) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace,
             structlog.stdlib.add_logger_name,
             structlog.processors.add_log_level,
             structlog.processors.StackInfoRenderer(),

@@ -1,8 +1,8 @@
 """Settings of every process, read once at start from the environment.
 
-A key is ``THE_EYE_`` followed by the field's name in capitals. Addresses are ``host:port`` in one value, and no
-key ends in ``_PORT`` or ``_HOST``: Kubernetes injects variables of that form for each Service, and one named
-``the-eye-api`` would overwrite ours.
+A key is ``THE_EYE_`` followed by the field's name in capitals; only those of traces have the prefix that they have
+everywhere, ``OTEL_``. Addresses are ``host:port`` in one value, and no key ends in ``_PORT`` or ``_HOST``: Kubernetes
+injects variables of that form for each Service, and one named ``the-eye-api`` would overwrite ours.
 """
 
 import difflib
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 import structlog
@@ -56,6 +56,8 @@ Seconds = Annotated[float, Meta(gt=0, le=24 * 60 * 60)]
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """A group of settings; a subclass's fields are its keys."""
 
+    prefix: ClassVar[str] = PREFIX
+
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read this group's keys from ``environ``; what is absent or empty keeps its default.
@@ -65,23 +67,27 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         if cls is not LogSettings:  # logging is set up from these: nothing said before is seen
             warn_of_unknown_keys(environ)
         given: dict[str, Any] = {}
-        for field in msgspec.structs.fields(cls):
-            text = environ.get(PREFIX + field.name.upper(), "")
+        for key, field in cls.by_key().items():
+            text = environ.get(key, "")
             if text:
-                given[field.name] = _convert(field, text)
+                given[field.name] = _convert(key, field.type, text)
             elif field.required:
-                message = f"{PREFIX}{field.name.upper()} is not set"
+                message = f"{key} is not set"
                 raise SettingsError(message)
         return cls(**given)
 
+    @classmethod
+    def by_key(cls) -> Mapping[str, msgspec.structs.FieldInfo]:
+        """Give the fields by their keys."""
+        return {cls.prefix + field.name.upper(): field for field in msgspec.structs.fields(cls)}
 
-def _convert(field: msgspec.structs.FieldInfo, text: str) -> object:
+
+def _convert(key: str, type_: Any, text: str) -> object:
     try:
-        if field.type is Address:
+        if type_ is Address:
             return Address.parse(text)
-        return msgspec.convert(text, field.type, strict=False, dec_hook=_decode)
+        return msgspec.convert(text, type_, strict=False, dec_hook=_decode)
     except ValueError as error:
-        key = PREFIX + field.name.upper()
         message = f"{key}={_shown(key, text)!r} does not fit: {error}"
         raise SettingsError(message) from error
 
@@ -276,6 +282,57 @@ class LogSettings(Group, frozen=True, kw_only=True):
     """``auto``: readable on a terminal, JSON elsewhere."""
 
 
+class TelemetrySettings(Group, frozen=True, kw_only=True):
+    """Traces. The keys are OpenTelemetry's own.
+
+    Its SDK reads further ones by itself: ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES``, those of batches
+    (``OTEL_BSP_*``), of limits (``OTEL_SPAN_*``) and of the exporter (``OTEL_EXPORTER_OTLP_HEADERS`` and so on).
+    """
+
+    prefix: ClassVar[str] = "OTEL_"
+
+    sdk_disabled: bool = False
+    traces_exporter: Literal["otlp", "none"] = "otlp"
+
+    exporter_otlp_endpoint: str = ""
+    """Where a collector takes OTLP; there are no traces unless this or the next one is given."""
+
+    exporter_otlp_traces_endpoint: str = ""
+    """The same with the path, for traces alone."""
+
+    exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
+
+    traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"
+
+    traces_sampler_arg: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of requests that the samplers by ratio take."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there are traces."""
+        endpoint = self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint
+        return bool(endpoint) and self.traces_exporter == "otlp" and not self.sdk_disabled
+
+    @property
+    def by_parent(self) -> bool:
+        """Whether a sender that has decided is followed."""
+        return self.traces_sampler.startswith("parentbased_")
+
+    @property
+    def ratio(self) -> float:
+        """The share of the other requests that is traced."""
+        kind = self.traces_sampler.removeprefix("parentbased_")
+        return {"always_on": 1.0, "always_off": 0.0}.get(kind, self.traces_sampler_arg)
+
+
 _warned: set[str] = set()
 """Keys that this process has warned of."""
 
@@ -285,7 +342,7 @@ def warn_of_unknown_keys(environ: Mapping[str, str]) -> None:
 
     A warning and no error: commands of this and of other versions share an environment.
     """
-    known = {PREFIX + field.name.upper() for group in Group.__subclasses__() for field in msgspec.structs.fields(group)}
+    known = {key for group in Group.__subclasses__() for key in group.by_key()}
     for key in sorted(_unknown(environ, known) - _warned):
         _warned.add(key)
         # All have the prefix in common, so that less than this is no likeness.

@@ -17,8 +17,9 @@ from the_eye.logs import configure_logging
 from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, STORE_EVENTS, EventBroker, Payload, note_outcomes
 from the_eye.rules.directory import RuleDirectory
 from the_eye.rules.ruleset import RuleSet
-from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, WorkerSettings
+from the_eye.settings import LogSettings, QueueSettings, RuleSettings, StoreSettings, TelemetrySettings, WorkerSettings
 from the_eye.store.connect import open_pool
+from the_eye.telemetry import telemetry
 from the_eye_worker import metrics
 from the_eye_worker.dead_letters import DeadLetterSweep
 from the_eye_worker.storing import EventStorer
@@ -56,6 +57,7 @@ class WorkerProcess:
         self._queue = QueueSettings.load()
         self._store = StoreSettings.load()
         self._rules = _rules(RuleSettings.load())
+        telemetry.start(TelemetrySettings.load(), "the-eye-worker")
         self._threads: Worker | None = None
         self._diagnostics = DiagnosticsServer(
             self._settings.worker_metrics_listen,
@@ -76,6 +78,7 @@ class WorkerProcess:
                 self._work(stopping)
         finally:
             self._diagnostics.stop()
+            telemetry.stop()
         log.info("worker_stopped")
 
     def _work(self, stopping: threading.Event) -> None:
@@ -88,7 +91,8 @@ class WorkerProcess:
 
         @dramatiq.actor(actor_name=STORE_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)
         def store(payload: Payload) -> None:
-            note_outcomes(storer.store(payload))
+            with telemetry.processing(payload.trace_contexts):
+                note_outcomes(storer.store(payload))
 
         broker.declare_queue(REPLAYS_QUEUE)
         threads = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=IDLE_POLL_MS)

@@ -18,6 +18,7 @@ from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Connection, Pool
 from the_eye.store.dead_events import DeadEvent, acceptance, holds_events, set_aside
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
+from the_eye.telemetry import telemetry
 from the_eye_worker import metrics
 
 FIRST_BACKOFF_SECONDS = 0.1
@@ -233,7 +234,9 @@ def _count(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
         metrics.EVENTS.labels(_LABELS[fate]).inc(count)
     now = datetime.now(UTC)
     stored = [row for row, fate in zip(rows, fates, strict=True) if fate in _STORED]
-    metrics.STORED_AFTER_SECONDS.observe_all((now - row.event.received_at).total_seconds() for row in stored)
+    metrics.STORED_AFTER_SECONDS.observe_all(
+        [(now - row.event.received_at).total_seconds() for row in stored], telemetry.exemplar()
+    )
     metrics.UNMATCHED.inc(sum(not row.verdict.matched for row in stored))
     violated = Counter((one.rule, one.action.value) for row in stored for one in row.verdict.violations)
     for labels, count in violated.items():

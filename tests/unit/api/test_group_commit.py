@@ -1,7 +1,7 @@
 """How requests share writes to the queue. That a write is durable is shown against the real queue elsewhere."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ class Disk:
         self.open = asyncio.Event()
         self.error: Exception | None = None
 
-    async def write(self, events: Sequence[QueuedEvent]) -> None:
+    async def write(self, events: Sequence[QueuedEvent], _: Sequence[Mapping[str, str]]) -> None:
         """Note what arrived, then wait until the test lets it pass."""
         self.groups.append([event.received_at for event in events])
         await self.open.wait()

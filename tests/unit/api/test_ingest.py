@@ -1,7 +1,7 @@
 """How batches are told apart, slice by slice. What is accepted is shown against a real server in test_edge.py."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import pytest
@@ -26,7 +26,7 @@ SHOP = Caller(1, "shop", frozenset({Scope.INGEST}))
 BLOG = Caller(2, "blog", frozenset({Scope.INGEST}))
 
 
-async def write(_: Sequence[QueuedEvent]) -> None:
+async def write(_: Sequence[QueuedEvent], __: Sequence[Mapping[str, str]]) -> None:
     """Put nothing anywhere."""
 
 

@@ -10,6 +10,7 @@ from dramatiq.broker import MessageProxy
 
 from the_eye.queue import EnvelopeEncoder, QueuedEvent, events_message
 from the_eye.queue.joining import JOINED_BYTES, join, redis_ids
+from the_eye.queue.messages import TRACE_CONTEXTS
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,17 @@ def test_what_waits_is_joined_in_order() -> None:
     assert numbers(joined) == [1, 2, 3]
     assert redis_ids(joined) == ["1.1", "2.1", "3.1"]
     assert following == []
+
+
+def test_the_traced_requests_of_joined_messages_stay_known() -> None:
+    """Messages of a version that does not trace are joined as those are that do."""
+    traced = {"redis_message_id": "2", TRACE_CONTEXTS: [{"traceparent": "00-a"}, {"traceparent": "00-b"}]}
+    following: list[bytes | None] = [raw(2, options=traced), raw(3)]
+
+    joined = join(first(options={TRACE_CONTEXTS: [{"traceparent": "00-c"}]}), following, alone=())
+
+    assert numbers(joined) == [1, 2, 3]
+    assert [each["traceparent"] for each in joined.args[0].trace_contexts] == ["00-c", "00-a", "00-b"]
 
 
 def test_a_message_that_nothing_follows_stays_as_it_is() -> None:

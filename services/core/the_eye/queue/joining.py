@@ -4,7 +4,7 @@ Nothing waits for company. At low load a message comes alone; a worker that has 
 them at the price of few: fetching, acknowledging and a transaction cost as much as 70 events, whatever their number.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import dramatiq
@@ -13,7 +13,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import DecodeError
 
 from the_eye.queue.message_ids import event_count
-from the_eye.queue.messages import EVENTS_QUEUE, STORE_EVENTS, Payload, QueuedEvent
+from the_eye.queue.messages import EVENTS_QUEUE, STORE_EVENTS, TRACE_CONTEXTS, Payload, QueuedEvent
 
 JOINED_BYTES = 512 * 1024
 """Payload beyond which no further message is joined: about two thousand events of the usual size."""
@@ -27,6 +27,7 @@ class JoinedPayload(msgspec.Struct, frozen=True):
     """The events of several messages in the order of these; its text form keeps them out of logs."""
 
     joined: Sequence[QueuedEvent]
+    trace_contexts: Sequence[Mapping[str, str]]
 
     def events(self) -> Sequence[QueuedEvent]:
         """Give them, as ``Payload.events`` does."""
@@ -55,6 +56,7 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
     if size > JOINED_BYTES or (events := _events(first)) is None:
         return first
     ids, message_ids, joined = redis_ids(first), {first.message_id}, list(events)
+    contexts = list(first.args[0].trace_contexts)
     while following:
         message = _decoded(following[0])
         if message is None or message.message_id in message_ids or not _is_ordinary(message, alone):
@@ -66,9 +68,10 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
         ids.append(message.options[REDIS_ID])
         message_ids.add(message.message_id)
         joined += events
+        contexts += message.args[0].trace_contexts
     if len(ids) == 1:
         return first
-    return MessageProxy(first.copy(args=(JoinedPayload(joined),), options={_JOINED: ids}))
+    return MessageProxy(first.copy(args=(JoinedPayload(joined, contexts),), options={_JOINED: ids}))
 
 
 def _decoded(raw: bytes | None) -> MessageProxy | None:
@@ -80,7 +83,8 @@ def _decoded(raw: bytes | None) -> MessageProxy | None:
 
 def _is_ordinary(message: MessageProxy, alone: Collection[str]) -> bool:
     ours = message.actor_name == STORE_EVENTS and message.queue_name == EVENTS_QUEUE
-    return ours and set(message.options) == {REDIS_ID} and message.options[REDIS_ID] not in alone
+    options = message.options.keys() - {TRACE_CONTEXTS}
+    return ours and options == {REDIS_ID} and message.options[REDIS_ID] not in alone
 
 
 def _events(message: MessageProxy) -> list[QueuedEvent] | None:

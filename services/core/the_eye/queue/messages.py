@@ -1,6 +1,6 @@
 """What is in the queue: Dramatiq messages of many events each, in MessagePack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,6 +14,9 @@ REPLAYS_QUEUE = "replays"
 """What is stored again, when nothing fresh waits."""
 STORE_EVENTS = "store_events"
 """Name of the actor that stores a message's events."""
+TRACE_CONTEXTS = "trace_contexts"
+"""Option of a message that holds the contexts of its traced requests, as ``traceparent`` and ``tracestate``; absent
+where none is traced, and from programs that did not trace yet."""
 
 
 class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
@@ -36,6 +39,7 @@ class Payload(msgspec.Struct, frozen=True):
     """The events of a message, encoded; its text form keeps them out of logs."""
 
     encoded: bytes
+    trace_contexts: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def of(cls, events: Sequence[QueuedEvent]) -> "Payload":
@@ -89,12 +93,20 @@ class EnvelopeEncoder(Encoder):
         return {
             "queue_name": envelope.queue_name,
             "actor_name": envelope.actor_name,
-            "args": (Payload(envelope.payload),),
+            "args": (Payload(envelope.payload, _trace_contexts(envelope.options)),),
             "kwargs": {},
             "options": envelope.options,
             "message_id": envelope.message_id,
             "message_timestamp": envelope.message_timestamp,
         }
+
+
+def _trace_contexts(options: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    """Read them; whatever else stands there must not keep events from being stored."""
+    try:
+        return msgspec.convert(options.get(TRACE_CONTEXTS, ()), tuple[dict[str, str], ...])
+    except msgspec.ValidationError:
+        return ()
 
 
 def events_message(events: Sequence[QueuedEvent], queue_name: str = EVENTS_QUEUE) -> dramatiq.Message[None]:

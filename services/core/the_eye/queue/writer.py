@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import ClassVar
 
 import redis
@@ -16,7 +16,7 @@ from the_eye.queue.backlog import Backlog, ask_backlog, read_backlog
 from the_eye.queue.broker import EventBroker
 from the_eye.queue.joining import REDIS_ID
 from the_eye.queue.message_ids import new_id
-from the_eye.queue.messages import EVENTS_QUEUE, QueuedEvent, events_message
+from the_eye.queue.messages import EVENTS_QUEUE, TRACE_CONTEXTS, QueuedEvent, events_message
 from the_eye.settings import QueueSettings
 
 log = structlog.get_logger(__name__)
@@ -49,13 +49,16 @@ class QueueWriter:
         self._verified = False
         """Whether this server is known to put every write on disk; doubtful again after every failure."""
 
-    async def put(self, events: Sequence[QueuedEvent]) -> None:
-        """Queue ``events`` as one message and return when they are on disk.
+    async def put(self, events: Sequence[QueuedEvent], trace_contexts: Sequence[Mapping[str, str]] = ()) -> None:
+        """Queue ``events`` as one message, with the contexts of its traced requests; return when they are on disk.
 
         Raises QueueUnavailableError when that was not confirmed within ``queue_timeout_seconds``.
         """
         redis_message_id = new_id(len(events))
-        message = events_message(events).copy(options={REDIS_ID: redis_message_id})
+        options: dict[str, object] = {REDIS_ID: redis_message_id}
+        if trace_contexts:
+            options[TRACE_CONTEXTS] = trace_contexts
+        message = events_message(events).copy(options=options)
         arguments = (
             "enqueue",
             time.time_ns() // 1_000_000,

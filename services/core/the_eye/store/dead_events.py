@@ -10,6 +10,8 @@ import psycopg
 import structlog
 from psycopg.rows import class_row
 
+from the_eye.telemetry import telemetry
+
 MAX_ERROR_CHARACTERS = 2_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,19 +68,22 @@ def acceptance(event_id: UUID, received_at: datetime) -> str:
 
 def holds_events(connection: AnyConnection) -> bool:
     """Tell whether any event is set aside."""
-    return connection.execute("SELECT FROM dead_events WHERE kind = 'event' LIMIT 1").fetchone() is not None
+    with telemetry.statement(connection, "SELECT", "dead_events"):
+        return connection.execute("SELECT FROM dead_events WHERE kind = 'event' LIMIT 1").fetchone() is not None
 
 
 def take_back(connection: AnyConnection, acceptances: Sequence[str]) -> None:
     """Remove what was set aside and is stored now: its message came again after the cause had gone."""
-    taken = connection.execute("DELETE FROM dead_events WHERE queue_id = ANY(%s)", (list(acceptances),)).rowcount
+    with telemetry.statement(connection, "DELETE", "dead_events"):
+        taken = connection.execute("DELETE FROM dead_events WHERE queue_id = ANY(%s)", (list(acceptances),)).rowcount
     if taken:
         log.warning("dead_events_taken_back", events=taken)
 
 
 def set_aside(connection: AnyConnection, dead: Sequence[DeadEvent]) -> int:
     """Store what cannot be stored otherwise, all or nothing; count those that were not set aside before."""
-    with connection.transaction(), connection.cursor() as cursor:
+    inserting = telemetry.statement(connection, "INSERT", "dead_events", len(dead))
+    with inserting, connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO dead_events (kind, event_id, application_id, received_at, code, error, original, queue_id)
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (queue_id) DO NOTHING""",

@@ -18,6 +18,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import class_row
 
+from the_eye.telemetry import telemetry
+
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
@@ -209,8 +211,9 @@ def event_query(event_id: UUID, application_id: int | None) -> tuple[str, dict[s
 
 async def find_application(connection: Connection, name: str) -> int | None:
     """Find an application's id."""
-    cursor = await connection.execute("SELECT id FROM applications WHERE name = %s", (name,))
-    row = await cursor.fetchone()
+    with telemetry.statement(connection, "SELECT", "applications"):
+        cursor = await connection.execute("SELECT id FROM applications WHERE name = %s", (name,))
+        row = await cursor.fetchone()
     return row[0] if row else None
 
 
@@ -219,8 +222,9 @@ async def _stream(connection: Connection, query: str, parameters: dict[str, Any]
 
     Streams are not prepared, which suits: a plan for any values would be a bad one for most.
     """
-    async with connection.cursor(row_factory=class_row(StoredEvent)) as cursor:
-        cursor.adapters.register_loader("json", _RawLoader)
-        cursor.adapters.register_loader("jsonb", _RawLoader)
-        async for event in cursor.stream(query.encode(), parameters):
-            yield event
+    with telemetry.statement(connection, "SELECT", "events"):
+        async with connection.cursor(row_factory=class_row(StoredEvent)) as cursor:
+            cursor.adapters.register_loader("json", _RawLoader)
+            cursor.adapters.register_loader("jsonb", _RawLoader)
+            async for event in cursor.stream(query.encode(), parameters):
+                yield event

@@ -14,6 +14,7 @@ from psycopg.types.numeric import Int4BinaryDumper
 
 from the_eye.event import Event
 from the_eye.store.dead_events import acceptance, take_back
+from the_eye.telemetry import telemetry
 from the_eye.verdict import Verdict
 
 Connection = psycopg.Connection[TupleRow]
@@ -63,8 +64,7 @@ _COLUMN_LIST = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 _JSONB_VERSION = b"\x01"
 
 _COPY = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
-_COPY_EVENTS = _COPY.format(table=sql.Identifier("events"), columns=_COLUMN_LIST)
-_COPY_INCOMING = _COPY.format(table=sql.Identifier("incoming"), columns=_COLUMN_LIST)
+_COPY_TO = {table: _COPY.format(table=sql.Identifier(table), columns=_COLUMN_LIST) for table in ("events", "incoming")}
 _CREATE_INCOMING = sql.SQL(
     "CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {columns} FROM events WITH NO DATA"
 ).format(columns=_COLUMN_LIST)
@@ -87,10 +87,10 @@ def write_events(connection: Connection, rows: Sequence[Row], *, may_be_dead: bo
     try:
         if may_be_dead:
             with connection.transaction():
-                _copy(connection, _COPY_EVENTS, rows)
+                _copy(connection, "events", rows)
                 _take_back(connection, rows)
         else:
-            _copy(connection, _COPY_EVENTS, rows)
+            _copy(connection, "events", rows)
     except errors.UniqueViolation:
         return _write_new(connection, rows)
     return [_verdict_fate(row) for row in rows]
@@ -100,9 +100,11 @@ def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
     first = {row.key: row for row in reversed(rows)}
     with connection.transaction():
         connection.execute(_CREATE_INCOMING)
-        _copy(connection, _COPY_INCOMING, list(first.values()))
-        new = set(connection.execute(_INSERT_NEW).fetchall())
-        stored = {tuple(key): (at, valid) for *key, at, valid in connection.execute(_SELECT_STORED).fetchall()}
+        _copy(connection, "incoming", list(first.values()))
+        with telemetry.statement(connection, "INSERT", "events", len(first)):
+            new = set(connection.execute(_INSERT_NEW).fetchall())
+        with telemetry.statement(connection, "SELECT", "events"):
+            stored = {tuple(key): (at, valid) for *key, at, valid in connection.execute(_SELECT_STORED).fetchall()}
         _take_back(connection, rows)
     return [_fate(row, new, stored) for row in rows]
 
@@ -129,12 +131,12 @@ def _verdict_fate(row: Row) -> Fate:
     return Fate.VALID if row.verdict else Fate.INVALID
 
 
-def _copy(connection: Connection, statement: sql.Composed, rows: Sequence[Row]) -> None:
-    with connection.cursor() as cursor:
+def _copy(connection: Connection, table: str, rows: Sequence[Row]) -> None:
+    with telemetry.statement(connection, "COPY", table, len(rows)), connection.cursor() as cursor:
         # Binary COPY carries no types, only bytes that the column's own type reads: an int must have the column's size,
         # and bytes that are ready need no conversion. (set_types would choose slower dumpers.)
         cursor.adapters.register_dumper(int, Int4BinaryDumper)
-        with cursor.copy(statement) as copy:
+        with cursor.copy(_COPY_TO[table]) as copy:
             write_row = copy.write_row
             for row in rows:
                 write_row(_values(row))

@@ -1,0 +1,90 @@
+"""Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+from litestar.enums import HttpMethod, ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from the_eye.tracing import Tracing, fail
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Kubernetes asks for them all day."""
+
+_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+_METHODS = frozenset(method.value for method in HttpMethod)
+
+
+class Traced:
+    """An ASGI application that makes a span of each sampled request to another one."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing, route_of: Mapping[str, str]) -> None:
+        self._app = app
+        self._tracing = tracing
+        self._route_of = route_of
+        """Routes of paths that the framework does not see."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        http = cast("HTTPScope", scope)
+        span = self._span(http) if scope["type"] == ScopeType.HTTP else None
+        if span is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_noting_status(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                span.set_attribute("http.response.status_code", status)
+                if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    fail(span, str(status))
+            await send(message)
+
+        with self._tracing.active(span):
+            try:
+                await self._app(scope, receive, send_noting_status)
+            finally:
+                self._name(span, http)
+
+    def _span(self, scope: HTTPScope) -> "Span | None":
+        """Begin a span; None for what is not to be traced.
+
+        Neither the query, which has values of events in it, nor who asked is told.
+        """
+        if scope["path"] in PROBES:
+            return None
+        carrier: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            if name in _CONTEXT:
+                key, text = name.decode(), value.decode("latin-1")
+                carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
+        parent = self._tracing.sampled(carrier)
+        if parent is None:
+            return None
+        return self._tracing.request(
+            parent,
+            _method(scope),
+            {
+                "http.request.method": _method(scope, "_OTHER"),
+                "url.scheme": scope["scheme"],
+                "url.path": scope["path"],
+                "network.protocol.version": scope["http_version"],
+            },
+        )
+
+    def _name(self, span: "Span", scope: HTTPScope) -> None:
+        """Name a span after its route, which is known once the request was routed."""
+        route = self._route_of.get(scope["path"]) or scope.get("path_template")
+        if route:
+            span.set_attribute("http.route", route)
+            span.update_name(f"{_method(scope)} {route}")
+
+
+def _method(scope: HTTPScope, other: str = "HTTP") -> str:
+    """Tell a method, of which anyone could make up others."""
+    method = str(scope["method"])
+    return method if method in _METHODS else other

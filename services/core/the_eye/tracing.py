@@ -1,0 +1,232 @@
+"""Spans by OpenTelemetry's semantic conventions, from a request to its rows, for the sampled requests alone.
+
+A request that is not sampled has no span: the SDK's own samplers decide after a span was begun, which costs 10 µs. So
+whether a request is sampled is decided here, and the SDK records all that it is given.
+
+``POST /events`` (server) has the child ``create events`` (producer), whose context the message carries. What many
+requests share, the write of a group (``send events``, client) and the work on a message (``process events``,
+consumer), links each of their ``create events``, and is its child where there is just one: then one trace leads from
+HTTP to SQL. With several it is a trace of its own, since a span has one parent.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Final
+from uuid import uuid4
+
+import psycopg
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from the_eye.logs import StructlogHandler
+from the_eye.settings import TelemetrySettings
+
+Carrier = Mapping[str, str]
+"""A context as W3C has it: ``traceparent`` and, where there is any, ``tracestate``."""
+
+FLUSH_SECONDS: Final = 3.0
+"""How long a process that ends may take to send its last spans."""
+
+SILENCE_SECONDS: Final = 60.0
+"""How long nothing more is logged of an export that fails."""
+
+MAX_CARRIED: Final = 128
+"""Contexts that a message carries at most; a span has no more links, unless told otherwise."""
+
+_LOW_64_BITS: Final = (1 << 64) - 1
+_NO_PARENT: Final = Context()
+_UNSAMPLED: Final = ("-00", "-02")
+"""Ends of a ``traceparent`` whose sender has decided against it: reading it whole would cost such a request 8 µs."""
+
+
+class Tracing:
+    """Makes spans and has them sent; usable from all threads."""
+
+    def __init__(self, settings: TelemetrySettings, service: str) -> None:
+        _quieten()
+        ours = {"service.name": service, "service.version": version("the-eye"), "service.instance.id": str(uuid4())}
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON,
+            resource=Resource.create(ours).merge(OTELResourceDetector().detect()),  # what the user says, wins
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("the-eye", version("the-eye"))
+        self._propagator = TraceContextTextMapPropagator()
+        self._by_parent = settings.by_parent
+        self._bound = TraceIdRatioBased.get_bound_for_rate(settings.ratio)
+
+    def sampled(self, carrier: Carrier) -> Context | None:
+        """Decide whether a request is sampled; gives the context it is part of, which is empty if it is the first.
+
+        Its sender's decision holds if the sampler is by parent; else, and where it has made none, chance decides.
+        """
+        if carrier:
+            if self._by_parent and carrier.get("traceparent", "").endswith(_UNSAMPLED):
+                return None
+            parent = self._propagator.extract(carrier, _NO_PARENT)
+            context = trace.get_current_span(parent).get_span_context()
+            if context.is_valid:
+                follows = context.trace_flags.sampled if self._by_parent else self._takes(context.trace_id)
+                return parent if follows else None
+        return _NO_PARENT if self._takes(random.getrandbits(64)) else None
+
+    def _takes(self, trace_id: int) -> bool:
+        return trace_id & _LOW_64_BITS < self._bound
+
+    def request(self, parent: Context, name: str, attributes: Mapping[str, str]) -> Span:
+        """Begin the span of a sampled request."""
+        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+
+    def ids(self) -> Mapping[str, str]:
+        """Give trace_id and span_id of the active span; nothing where none is."""
+        context = trace.get_current_span().get_span_context()
+        if context is INVALID_SPAN_CONTEXT:
+            return {}
+        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+    def creation(self, events: int) -> Span | None:
+        """Begin the span of a request's events that wait for their turn; None where the request is not sampled."""
+        if not trace.get_current_span().is_recording():
+            return None
+        attributes = _messaging("create", {"messaging.batch.message_count": events})
+        return self._tracer.start_span("create events", None, SpanKind.PRODUCER, attributes)
+
+    @contextmanager
+    def sending(self, creations: Iterable[Span | None], events: int) -> Iterator[Sequence[Carrier]]:
+        """End the creations and make the span of their write; gives the contexts for the message."""
+        sampled = [span for span in creations if span is not None]
+        for span in sampled:
+            span.end()
+        contexts = [trace.set_span_in_context(span, _NO_PARENT) for span in sampled[:MAX_CARRIED]]
+        with self._shared("send", SpanKind.CLIENT, contexts, {"messaging.batch.message_count": events}):
+            yield [self._carrier(context) for context in contexts]
+
+    def _carrier(self, context: Context) -> Carrier:
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, context)
+        return carrier
+
+    @contextmanager
+    def processing(self, carriers: Iterable[Carrier]) -> Iterator[None]:
+        """Make the span of the work on a message that carries these."""
+        contexts = [self._propagator.extract(carrier, _NO_PARENT) for carrier in carriers]
+        with self._shared("process", SpanKind.CONSUMER, contexts, {}):
+            yield
+
+    @contextmanager
+    def _shared(
+        self, operation: str, kind: SpanKind, contexts: Sequence[Context], attributes: Mapping[str, int]
+    ) -> Iterator[None]:
+        """Make a span of what is done for several requests at once, if any of them is sampled, and have it active."""
+        if not contexts:
+            yield
+            return
+        span = self._tracer.start_span(
+            f"{operation} events",
+            contexts[0] if len(contexts) == 1 else _NO_PARENT,
+            kind,
+            _messaging(operation, attributes),
+            [Link(trace.get_current_span(context).get_span_context()) for context in contexts],
+        )
+        with self.active(span):
+            yield
+
+    @contextmanager
+    def active(self, span: Span) -> Iterator[None]:
+        """Have a span active, and end it."""
+        token = attach(trace.set_span_in_context(span))
+        try:
+            yield
+        except BaseException as error:
+            fail(span, type(error).__name__)
+            raise
+        finally:
+            detach(token)
+            span.end()
+
+    @contextmanager
+    def statement(
+        self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], operation: str, table: str, rows: int
+    ) -> Iterator[None]:
+        """Make a span of a statement, if what it is for is sampled."""
+        if not trace.get_current_span().is_recording():
+            yield
+            return
+        attributes: dict[str, str | int] = {
+            "db.system.name": "postgresql",
+            "db.namespace": connection.info.dbname,
+            "db.operation.name": operation,
+            "db.collection.name": table,
+        }
+        if rows > 1:
+            attributes["db.operation.batch.size"] = rows
+        span = self._tracer.start_span(f"{operation} {table}", None, SpanKind.CLIENT, attributes)
+        try:
+            yield
+        except psycopg.Error as error:
+            span.set_attribute("db.response.status_code", error.sqlstate or "")
+            if not isinstance(error, psycopg.errors.UniqueViolation):  # an event that was sent before is no fault
+                fail(span, error.sqlstate or type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+    def stop(self) -> None:
+        """Send what is left, as far as that takes no longer than ``FLUSH_SECONDS``."""
+        # The provider itself waits for half a minute, and for its exporter without end.
+        stopping = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
+        stopping.start()
+        stopping.join(FLUSH_SECONDS)
+
+
+def _messaging(operation: str, attributes: Mapping[str, int]) -> dict[str, str | int]:
+    return {
+        "messaging.system": "redis",
+        "messaging.destination.name": "events",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        **attributes,
+    }
+
+
+def fail(span: Span, error_type: str) -> None:
+    """Mark a span as failed. Of an error only its type is told: its text may quote what was sent."""
+    span.set_attribute("error.type", error_type)
+    span.set_status(Status(StatusCode.ERROR))
+
+
+class _NowAndThen(logging.Filter):
+    """Lets one record a while through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._silent_until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + SILENCE_SECONDS
+        return super().filter(record)
+
+
+def _quieten() -> None:
+    """Have what OpenTelemetry says of itself logged now and then: a collector that is away is away for each batch."""
+    handler = StructlogHandler()
+    handler.addFilter(_NowAndThen())
+    library = logging.getLogger("opentelemetry")
+    library.handlers = [handler]
+    library.propagate = False
