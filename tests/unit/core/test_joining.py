@@ -48,7 +48,7 @@ def test_what_waits_is_joined_in_order() -> None:
 
 def test_the_traced_requests_of_joined_messages_stay_known() -> None:
     """Messages of a version that does not trace are joined as those are that do."""
-    traced = {"redis_message_id": "2", TRACE_CONTEXTS: [{"traceparent": "00-a"}, {"traceparent": "00-b"}]}
+    traced = {TRACE_CONTEXTS: [{"traceparent": "00-a"}, {"traceparent": "00-b"}]}
     following: list[bytes | None] = [raw(2, options=traced), raw(3)]
 
     joined = join(first(options={TRACE_CONTEXTS: [{"traceparent": "00-c"}]}), following, alone=())
