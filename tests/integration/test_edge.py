@@ -184,6 +184,34 @@ def test_an_event_is_queued_as_it_came(edge: Edge) -> None:
     assert {event.application for event in queued} == {"demo"}
 
 
+@pytest.mark.parametrize("send", ["whole", "in pieces", "the long way"])
+def test_an_event_is_answered_alike_however_it_comes(edge: Edge, send: str) -> None:
+    """The common request is answered without the framework of ASGI; nobody must be able to tell."""
+    raw = body(event_id="6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11")
+    media_type = "application/json" + ("; charset=utf-8" if send == "the long way" else "")
+    head = (
+        f"POST /events HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {edge.created.text}\r\n"
+        f"Content-Type: {media_type}\r\nContent-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
+    ).encode()
+    url = httpx.URL(edge.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        for piece in [head, raw] if send == "in pieces" else [head + raw]:
+            connection.sendall(piece)
+            time.sleep(0.05)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    status_line, *lines = answer.decode().split("\r\n")
+    assert status_line == "HTTP/1.1 202 Accepted"
+    assert sorted(line.partition(":")[0] for line in lines[:-2]) == [
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+    ]
+    assert lines[-1] == '{"event_id":"6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"}'
+    assert [event.body for event in edge.queued()] == [raw]
+
+
 def test_a_malformed_event_is_refused_with_every_fault(edge: Edge) -> None:
     """And nothing of it is queued."""
     response = edge.send(body(session_id="x", category=""))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from the_eye.tokens import Caller, Scope
 from the_eye_api import metrics, swagger
 from the_eye_api.auth import Tokens, TokenSnapshot
 from the_eye_api.backlog import BacklogBound
-from the_eye_api.edge import Edge, internal_error
+from the_eye_api.edge import SINGLE, Edge, internal_error
 from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import Ingest
 from the_eye_api.ingest_docs import document_ingest
@@ -38,6 +38,8 @@ from the_eye_api.turns import Turns
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
+
+    from the_eye_api.protocol import AtOnce, Route
 
 log = structlog.get_logger(__name__)
 
@@ -79,10 +81,14 @@ class Api:
         )
         edge = Edge(self._litestar(), self.tokens, ingest)
         self.asgi: ASGIApp = edge
+        self.at_once: Mapping[Route, AtOnce] = {("POST", SINGLE): edge.accept_at_once}
+        """Requests that are answered without a call of ``asgi``, where that is possible."""
         if telemetry.tracing is not None:
             from the_eye_api.traced import Traced  # noqa: PLC0415 - it loads OpenTelemetry
 
-            self.asgi = Traced(edge, telemetry.tracing, edge.route_of)
+            traced = Traced(edge, telemetry.tracing, edge.route_of)
+            self.asgi = traced
+            self.at_once = traced.unless_sampled(self.at_once)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:

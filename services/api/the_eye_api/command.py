@@ -66,7 +66,7 @@ def _config(edge: Api, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
         edge.asgi,
         loop="uvloop",
-        http=BoundedProtocol.within(settings.body_seconds),
+        http=BoundedProtocol.within(settings.body_seconds, edge.at_once),
         lifespan="on",
         ws="none",
         log_config=None,

@@ -7,26 +7,29 @@ route; this module's ASGI application stands before it and passes on what is not
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
 from the_eye.event import MAX_EVENT_BYTES, Fault
+from the_eye.queue import QueueUnavailableError
 from the_eye.telemetry import telemetry
 from the_eye.tokens import Caller
 from the_eye.tokens import Scope as TokenScope
 from the_eye_api import metrics
 from the_eye_api.auth import TokenSnapshot
 from the_eye_api.body import ClientDisconnectedError, read_body
-from the_eye_api.ingest import MAX_BATCH_BYTES, Ingest, split_array, split_lines
+from the_eye_api.ingest import MAX_BATCH_BYTES, Accepted, Ingest, queue_unavailable, split_array, split_lines
 from the_eye_api.limits import RateLimitedError
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
+from the_eye_api.protocol import Answer
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 JSON_TYPES = frozenset({"application/json"})
@@ -86,6 +89,44 @@ class Edge:
         else:
             await self._rest(scope, receive, send)
 
+    def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
+        """Accept a request to ``POST /events`` without a task of its own, and answer once its event is on disk.
+
+        That is for what nearly all requests are: a good event in plain JSON that need not wait, of a sender who is
+        known already. For any other it gives False with nothing done, and the application is to be called.
+        """
+        start = time.perf_counter()
+        try:
+            headers = _headers(cast("RawHeaders", scope["headers"]))
+            if headers.get(b"content-type", _JSON) != _JSON or b"content-encoding" in headers:
+                return False
+            caller = self._tokens.recall(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
+            if caller is None:
+                return False
+            self._ingest.let_in(caller)
+            accepted = len(body) <= MAX_EVENT_BYTES and self._ingest.accept_one_at_once(
+                caller, body, partial(self._settle, answer, start)
+            )
+        except Exception:  # noqa: BLE001 - whatever it is, the application meets it, too, and has an answer to it
+            return False
+        if accepted:
+            self._in_flight += 1
+            _count_single(len(body))
+        return accepted
+
+    def _settle(self, answer: Answer, start: float, event_id: UUID, error: Exception | None) -> None:
+        self._in_flight -= 1
+        if error is None:
+            status = _ACCEPTED
+            answer(status, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
+        else:
+            if not isinstance(error, QueueUnavailableError):
+                log.error("request_failed", route=SINGLE, exc_info=error)
+            failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
+            status = failure.problem.status
+            answer(status, *_problem_answer(failure))
+        _count(SINGLE, status, time.perf_counter() - start)
+
     async def _respond(self, route: Route, raw_headers: RawHeaders, receive: Receive, send: Send) -> None:
         start, held = time.perf_counter(), 0.0
         try:
@@ -93,7 +134,7 @@ class Edge:
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
             self._ingest.let_in(caller)
             answer = await route.accept(caller, headers, receive)
-            status = HTTPStatus.ACCEPTED.value
+            status = _ACCEPTED
             await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)
         except ProblemError as error:
             status = error.problem.status
@@ -106,9 +147,7 @@ class Edge:
             log.exception("request_failed", route=route.path)
             status = HTTPStatus.INTERNAL_SERVER_ERROR.value
             await send_problem(send, internal_error())
-        requests, seconds = _counters(route.path, status)
-        requests.inc()
-        seconds.observe(time.perf_counter() - start - held, telemetry.exemplar())
+        _count(route.path, status, time.perf_counter() - start - held, telemetry.exemplar())
 
     async def _hold(self, seconds: float) -> None:
         """Wait, without being counted as work to do."""
@@ -132,6 +171,12 @@ class Edge:
 
 _count_single = metrics.REQUEST_BYTES.labels(SINGLE).inc
 _count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
+
+
+def _count(path: str, status: int, seconds: float, exemplar: dict[str, str] | None = None) -> None:
+    requests, durations = _counters(path, status)
+    requests.inc()
+    durations.observe(seconds, exemplar)
 
 
 @cache
@@ -175,14 +220,21 @@ def internal_error() -> ProblemError:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The fault is ours and was logged.")
 
 
-_JSON_HEADERS = [(b"content-type", b"application/json")]
+_ACCEPTED = HTTPStatus.ACCEPTED.value
+_JSON = b"application/json"
+_JSON_HEADERS = [(b"content-type", _JSON)]
 
 
 async def send_problem(send: Send, error: ProblemError) -> None:
     """Answer with problem details."""
+    headers, body = _problem_answer(error)
+    await _send(send, error.problem.status, body, headers)
+
+
+def _problem_answer(error: ProblemError) -> tuple[list[tuple[bytes, bytes]], bytes]:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
     headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
-    await _send(send, error.problem.status, msgspec.json.encode(error.problem), headers)
+    return headers, msgspec.json.encode(error.problem)
 
 
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -7,11 +7,12 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import prometheus_client
+import structlog
 
 from the_eye.queue import QueuedEvent, QueueUnavailableError
 from the_eye.telemetry import telemetry
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 Write = Callable[[Sequence[QueuedEvent], Sequence[Mapping[str, str]]], Awaitable[None]]
 """Puts events on disk in the queue with the contexts of their traced requests, or raises QueueUnavailableError."""
 
+Settle = Callable[[Exception | None], None]
+"""Takes in that events are on disk in the queue, or why that is not certain."""
+
+log = structlog.get_logger(__name__)
+
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
     events: Sequence[QueuedEvent]
     size: int
     """Payload bytes."""
-    done: asyncio.Future[None]
+    settle: Settle
     creation: "Span | None"
     """Until the turn has come; None where the request is not traced."""
 
@@ -51,21 +57,28 @@ class GroupCommit:
 
         Raises QueueUnavailableError when that is not certain: they may have been queued all the same.
         """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add(events, partial(_tell, done))
+        try:
+            await done
+        finally:
+            del done  # an error's traceback would hold it, and it the error
+
+    def add(self, events: Sequence[QueuedEvent], settle: Settle) -> None:
+        """Have ``events`` written, and ``settle`` called when they are.
+
+        Raises QueueUnavailableError when too many wait; ``settle`` is not called then.
+        """
         size = sum(len(event.body) for event in events)
         if self._pending_bytes + size > self._pending_max_bytes:
             message = "too many events wait for the queue"
             raise QueueUnavailableError(message)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(events, size, done, telemetry.creation(len(events)))
+        waiting = _Waiting(events, size, settle, telemetry.creation(len(events)))
         self._waiting.setdefault(events[0].application_id, deque()).append(waiting)
         self._pending_bytes += size
         if self._flushing is None:
             # In a context of its own: it goes on for others when the request that has begun it is answered.
             self._flushing = asyncio.create_task(self._flush(), context=Context())
-        try:
-            await waiting.done
-        finally:
-            del waiting  # an error's traceback would hold it, and it the error
 
     async def drain(self) -> None:
         """Return when nothing waits any more."""
@@ -120,12 +133,10 @@ class GroupCommit:
     def _answer(self, group: list[_Waiting], error: Exception | None) -> None:
         for waiting in group:
             self._pending_bytes -= waiting.size
-            if waiting.done.done():  # its request was cancelled
-                continue
-            if error is None:
-                waiting.done.set_result(None)
-            else:
-                waiting.done.set_exception(error)
+            try:
+                waiting.settle(error)
+            except Exception:  # the others must hear of it all the same
+                log.exception("request_not_settled")
 
 
 def _count(group: Sequence[_Waiting]) -> None:
@@ -141,3 +152,12 @@ def _count(group: Sequence[_Waiting]) -> None:
 def _accepted(application: str) -> prometheus_client.Counter:
     """Find an application's counter once; there are as many as there are applications."""
     return metrics.ACCEPTED.labels(application)
+
+
+def _tell(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():  # its request was cancelled
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

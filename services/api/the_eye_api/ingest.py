@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from itertools import islice
@@ -28,6 +29,9 @@ MAX_PARSED_BYTES = 16 * 1024
 """How much of a batch is looked at before other requests have their turn."""
 MAX_FAULTS = 1_000
 """Faults in one answer beyond which only the first of each event is listed."""
+
+Settle = Callable[[UUID, Exception | None], None]
+"""Takes in that an event is on disk in the queue, or why that is not certain."""
 
 Split = Callable[[bytes], list[Raw]]
 """Takes a batch apart into events."""
@@ -85,6 +89,32 @@ class Ingest:
         finally:
             self._turns.give_back(caller.application_id)
         return Accepted(event.event_id)
+
+    def accept_one_at_once(self, caller: Caller, body: bytes, settle: Settle) -> bool:
+        """Accept a single event if it is good and need not wait, and call ``settle`` with its id when it is on disk.
+
+        Gives False otherwise, with nothing done: ``accept_one`` says what is wrong, or waits.
+        """
+        if not self._turns.take_at_once(caller.application_id):
+            return False
+        added = False
+        try:
+            sent = parse_event(body)
+            if not isinstance(sent, tuple):
+                event = _queued(caller, sent, body, time.time_ns() // 1_000)
+                self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
+                self._limiter.charge(caller, 1)
+                added = True
+        except QueueUnavailableError:
+            pass
+        finally:
+            if not added:
+                self._turns.give_back(caller.application_id)
+        return added
+
+    def _settle(self, caller: Caller, event_id: UUID, settle: Settle, error: Exception | None) -> None:
+        self._turns.give_back(caller.application_id)
+        settle(event_id, error)
 
     async def accept_batch(self, caller: Caller, body: bytes, split: Split) -> BatchAccepted:
         """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 413, 429, 503."""

@@ -6,12 +6,14 @@ body apart, which uvloop sends as two packets: for answers of a few bytes that i
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakSet
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from litestar.types import HTTPScope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem
@@ -24,6 +26,16 @@ SWEEP_SECONDS: Final = 1.0
 """How often late requests are looked for: one timer for all connections costs less than one for each request."""
 
 
+Answer = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], None]
+"""Writes an answer: its status, its headers except those of its length and of the connection, its body."""
+
+AtOnce = Callable[[HTTPScope, bytes, Answer], bool]
+"""Takes a request, as ASGI has it, and its body and sees to it that it is answered, or gives False and does nothing."""
+
+Route = tuple[str, str]
+"""A method and a path."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Ends connections whose request grows too large or takes too long."""
 
@@ -32,15 +44,21 @@ class BoundedProtocol(HttpToolsProtocol):
     sweep_seconds: ClassVar[float] = SWEEP_SECONDS
     _swept: ClassVar[WeakSet[ServerState]] = WeakSet()
 
+    at_once: ClassVar[Mapping[Route, AtOnce]] = {}
+    """What may answer requests to a route without a call of the application."""
+
+    _unstarted: tuple[RequestResponseCycle, Any] | None = None
+    """A request to such a route whose body is not complete, and the application."""
+
     _in_head = True
     _head_bytes = 0
     _awaited_since: float | None = None
     """When what is awaited of a request, its head or its body, began to be; None between requests."""
 
     @classmethod
-    def within(cls, body_seconds: float) -> type["BoundedProtocol"]:
-        """Make the protocol that gives a body so long to arrive."""
-        return type(cls.__name__, (cls,), {"body_seconds": body_seconds})
+    def within(cls, body_seconds: float, at_once: Mapping[Route, AtOnce] | None = None) -> type["BoundedProtocol"]:
+        """Make the protocol that gives a body so long to arrive, and asks ``at_once`` before the application."""
+        return type(cls.__name__, (cls,), {"body_seconds": body_seconds, "at_once": at_once or {}})
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first head."""
@@ -86,6 +104,38 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._awaited_since = None
+        self._start_unstarted()
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of a body; the application takes large ones as they come."""
+        super().on_body(body)
+        if self.flow.read_paused:
+            self._start_unstarted(complete=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Have the application see that the body will not come."""
+        super().connection_lost(exc)
+        self._start_unstarted(complete=False)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start the application, or wait for the body of a request that may do without it."""
+        if _route(cycle) not in self.at_once or cycle.waiting_for_100_continue:
+            super()._start_asgi_task(cycle, app)
+            return
+        self._unstarted = (cycle, app)
+        if not cycle.more_body:  # it came while another was answered
+            self._start_unstarted()
+
+    def _start_unstarted(self, *, complete: bool = True) -> None:
+        """Answer the request at once if that is possible, else start the application."""
+        if self._unstarted is None:
+            return
+        (cycle, app), self._unstarted = self._unstarted, None
+        scope = cast("HTTPScope", cycle.scope)
+        accept = self.at_once[_route(cycle)]
+        answered = complete and not self.flow.write_paused and accept(scope, bytes(cycle.body), partial(_answer, cycle))
+        if not answered:
+            super()._start_asgi_task(cycle, app)
 
     def end_if_late(self, now: float) -> None:
         """End the connection when what is awaited has not come in time."""
@@ -117,6 +167,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+def _route(cycle: RequestResponseCycle) -> Route:
+    return cycle.scope["method"], cycle.scope["path"]
+
+
+def _answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    """Answer a request with one write: what ``RequestResponseCycle.send`` does in two steps for any answer."""
+    if cycle.disconnected:
+        return
+    head = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        head += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        head.append(b"connection: close\r\n")
+    head.append(b"content-length: %d\r\n\r\n" % len(body))
+    cast("_JoinedWrites", cycle.transport).write_at_once(b"".join((*head, body)))
+    cycle.response_started = cycle.response_complete = True
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+
+
 class _JoinedWrites:
     """A transport that holds what is written until more comes or the event loop has its turn."""
 
@@ -134,6 +205,11 @@ class _JoinedWrites:
         elif data:
             self._held = data
             self._loop.call_soon(self._write_held)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write what nothing more belongs to."""
+        self._write_held()
+        self._transport.write(data)
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         self.write(b"".join(pieces))

@@ -1,19 +1,25 @@
 """Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
 
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from the_eye.tracing import Tracing, fail
+from the_eye_api.protocol import Answer, AtOnce, Route
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Kubernetes asks for them all day."""
+
+_PARENT = "the_eye.parent"
+"""Key of what was decided about a request, in its scope."""
 
 _CONTEXT = frozenset({b"traceparent", b"tracestate"})
 _METHODS = frozenset(method.value for method in HttpMethod)
@@ -50,6 +56,13 @@ class Traced:
             finally:
                 self._name(span, http)
 
+    def unless_sampled(self, at_once: Mapping[Route, AtOnce]) -> Mapping[Route, AtOnce]:
+        """Have sampled requests answered by this application, and the others at once where that is possible."""
+        return {route: partial(self._unless_sampled, accept) for route, accept in at_once.items()}
+
+    def _unless_sampled(self, accept: AtOnce, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
+        return self._parent(scope) is None and accept(scope, body, answer)
+
     def _span(self, scope: HTTPScope) -> "Span | None":
         """Begin a span; None for what is not to be traced.
 
@@ -57,12 +70,7 @@ class Traced:
         """
         if scope["path"] in PROBES:
             return None
-        carrier: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            if name in _CONTEXT:
-                key, text = name.decode(), value.decode("latin-1")
-                carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
-        parent = self._tracing.sampled(carrier)
+        parent = self._parent(scope)
         if parent is None:
             return None
         return self._tracing.request(
@@ -75,6 +83,18 @@ class Traced:
                 "network.protocol.version": scope["http_version"],
             },
         )
+
+    def _parent(self, scope: HTTPScope) -> "Context | None":
+        """Decide once whether a request is sampled, as ``Tracing.sampled``."""
+        decided = cast("dict[str, Any]", scope)
+        if _PARENT not in decided:
+            carrier: dict[str, str] = {}
+            for name, value in scope["headers"]:
+                if name in _CONTEXT:
+                    key, text = name.decode(), value.decode("latin-1")
+                    carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
+            decided[_PARENT] = self._tracing.sampled(carrier)
+        return cast("Context | None", decided[_PARENT])
 
     def _name(self, span: "Span", scope: HTTPScope) -> None:
         """Name a span after its route, which is known once the request was routed."""

@@ -43,6 +43,11 @@ class Turns:
 
         Raises CrowdedError.
         """
+        if not self.take_at_once(application_id):
+            await self._wait(self._lines[application_id], size)
+
+    def take_at_once(self, application_id: int) -> bool:
+        """Take a turn if there is no need to wait for it; only then ``give_back`` must follow."""
         if application_id != self._last:
             if self._last is not None:
                 self._changed_at = self._clock()
@@ -51,9 +56,9 @@ class Turns:
         if line is None:
             line = self._lines[application_id] = _Line()
         if line.in_work >= SHARE and self._shared():
-            await self._wait(line, size)
-        else:
-            line.in_work += 1
+            return False
+        line.in_work += 1
+        return True
 
     async def _wait(self, line: "_Line", size: int) -> None:
         of_all, of_one = self._waiting_bytes + size, line.waiting_bytes + size

@@ -1,5 +1,6 @@
 """Which tokens are in force, and for what, when PostgreSQL and the copy come and go; both are functions of the test."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -159,3 +160,40 @@ async def test_refusals_are_counted_by_their_code(snapshot: TokenSnapshot, sourc
     status(snapshot, "new", Scope.ADMIN)
 
     assert {code: count - before[code] for code, count in refusals().items()} == dict.fromkeys(before, 1)
+
+
+async def test_who_was_let_in_is_recalled(sources: Sources, snapshot: TokenSnapshot) -> None:
+    """As long as the tokens are those that were read then, and for what was granted."""
+    sources.database = OLD
+    await snapshot.refresh()
+    assert snapshot.recall("Bearer old", Scope.INGEST) is None
+
+    assert status(snapshot, "old") == 200
+    assert snapshot.recall("Bearer old", Scope.INGEST) == OLD[token_hash("old")]
+    assert snapshot.recall("Bearer old", Scope.ADMIN) is None
+
+    sources.database = NEW
+    await snapshot.refresh()
+    assert snapshot.recall("Bearer old", Scope.INGEST) is None
+
+
+async def test_who_was_let_in_is_recalled_until_the_token_expires(sources: Sources, snapshot: TokenSnapshot) -> None:
+    expires_at = datetime.now(UTC) + timedelta(seconds=0.5)
+    sources.database = {token_hash("new"): Caller(1, "shop", BOTH, expires_at)}
+    await snapshot.refresh()
+    assert status(snapshot, "new") == 200
+
+    await asyncio.sleep(0.6)
+
+    assert snapshot.recall("Bearer new", Scope.INGEST) is None
+
+
+@pytest.mark.parametrize("header", ["bearer new", "Bearer  new", "Bearer new "])
+async def test_one_header_of_a_token_is_recalled(sources: Sources, snapshot: TokenSnapshot, header: str) -> None:
+    """It can be written in ways without number, which would fill the memory."""
+    sources.database = NEW
+    await snapshot.refresh()
+
+    assert snapshot.authorize(header, Scope.INGEST).application == "shop"
+
+    assert snapshot.recall(header, Scope.INGEST) is None

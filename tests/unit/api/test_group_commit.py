@@ -155,6 +155,21 @@ async def test_a_cancelled_request_does_not_disturb_its_neighbours(disk: Disk, g
     assert disk.groups == [[1], [2, 3]]
 
 
+async def test_one_who_cannot_take_the_news_does_not_keep_it_from_others(disk: Disk, group_commit: GroupCommit) -> None:
+    """An answer that cannot be written is a fault of its own connection."""
+    heard: list[Exception | None] = []
+
+    def fail(_: Exception | None) -> None:
+        raise RuntimeError
+
+    disk.open.set()
+    for settle in (fail, heard.append):
+        group_commit.add([event(1)], settle)
+    await group_commit.drain()
+
+    assert heard == [None]
+
+
 async def test_draining_waits_for_all_that_waits(disk: Disk, group_commit: GroupCommit) -> None:
     """A process that stops answers everyone first."""
     tasks = await start(group_commit, [event(1)], [event(2)])

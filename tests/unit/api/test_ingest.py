@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ EVENT = {
     "timestamp": "2026-01-01T00:00:00Z",
 }
 BATCH = msgspec.json.encode([EVENT] * 100)
+ONE = msgspec.json.encode(EVENT | {"event_id": "6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"})
 SHOP = Caller(1, "shop", frozenset({Scope.INGEST}))
 BLOG = Caller(2, "blog", frozenset({Scope.INGEST}))
 
@@ -81,3 +83,40 @@ async def test_a_batch_that_is_refused_gives_its_turn_back(body: bytes) -> None:
 
     async with asyncio.timeout(5):
         await ingest.accept_batch(SHOP, BATCH, split_array)
+
+
+async def test_a_good_event_need_not_be_waited_for() -> None:
+    """Whoever sent it hears of it when it is on disk."""
+    ingest = make_ingest()
+    settled: asyncio.Queue[tuple[UUID, Exception | None]] = asyncio.Queue()
+
+    taken = ingest.accept_one_at_once(SHOP, ONE, lambda *result: settled.put_nowait(result))
+
+    assert (taken, settled.empty()) == (True, True)
+    assert await settled.get() == (UUID("6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"), None)
+
+
+async def test_the_same_application_may_go_on_when_it_was_taken_at_once() -> None:
+    """Its turn is given back, whether an event was good or not."""
+    ingest = make_ingest()
+    await ingest.accept_batch(BLOG, BATCH, split_array)  # somebody else sends, too
+    settled: asyncio.Queue[object] = asyncio.Queue()
+
+    for _ in range(SHARE):
+        assert not ingest.accept_one_at_once(SHOP, b"no json", lambda *_: None)
+    taken = [ingest.accept_one_at_once(SHOP, ONE, lambda *result: settled.put_nowait(result)) for _ in range(SHARE + 1)]
+    for _ in range(SHARE):
+        await settled.get()
+
+    assert taken == [True] * SHARE + [False]
+    assert ingest.accept_one_at_once(SHOP, ONE, lambda *_: None)
+
+
+async def test_events_that_are_taken_at_once_use_up_the_limit() -> None:
+    ingest = make_ingest(RateLimit(events_per_second=0.001, burst=1))
+    ingest.let_in(SHOP)
+
+    ingest.accept_one_at_once(SHOP, ONE, lambda *_: None)
+
+    with pytest.raises(RateLimitedError):
+        ingest.let_in(SHOP)

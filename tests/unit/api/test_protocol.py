@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from litestar.types import HTTPScope
 from uvicorn.server import ServerState
 
-from the_eye_api.protocol import BoundedProtocol, _JoinedWrites
+from the_eye_api.protocol import Answer, BoundedProtocol, _JoinedWrites
 
 DEADLINE = 10.0
 SECONDS = 0.2
@@ -30,6 +31,7 @@ class App:
     def __init__(self, *, reads: bool = True) -> None:
         self._reads = reads
         self.received: list[str] = []
+        self.called = asyncio.Event()
 
     async def __call__(self, _: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -37,6 +39,7 @@ class App:
         while more:
             message = await receive()
             self.received.append(message["type"])
+            self.called.set()
             if message["type"] != "http.request":
                 return
             more = message["more_body"]
@@ -48,12 +51,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def connected(app: App) -> AsyncIterator[Streams]:
+async def connected(app: App, protocol: type[BoundedProtocol] = Hasty) -> AsyncIterator[Streams]:
     """Serve ``app`` and connect to it."""
     config = uvicorn.Config(app, log_config=None, ws="none")
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Hasty(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         async with asyncio.timeout(DEADLINE):
@@ -125,6 +128,156 @@ async def test_a_sender_that_waits_for_leave_gets_it() -> None:
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"x")
         assert (await reader.readuntil(ANSWER)).startswith(b"HTTP/1.1 200 ")
+
+
+ORDINARY = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+QUICK_ANSWER = b'{"status":"quick"}'
+
+
+class Lane:
+    """Answers requests at once, except those whose body is ``no``, and a while later those whose body is ``..``."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.later: asyncio.Queue[Answer] = asyncio.Queue()
+
+    def __call__(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
+        """Answer one request, or leave it to the application."""
+        assert (b"host", b"x") in scope["headers"]
+        if body == b"no":
+            return False
+        self.taken.append(body)
+        if body == b"..":
+            self.later.put_nowait(answer)
+        else:
+            self.give(answer)
+        return True
+
+    @staticmethod
+    def give(answer: Answer) -> None:
+        """Answer."""
+        answer(202, [(b"content-type", b"application/json")], QUICK_ANSWER)
+
+
+def quick(lane: Lane) -> type[BoundedProtocol]:
+    """Make a protocol that asks ``lane`` first."""
+    return Hasty.within(SECONDS, {("POST", "/events"): lane})
+
+
+async def test_what_can_be_answered_at_once_needs_no_application() -> None:
+    """Its connection lives on, and the next request is answered on it."""
+    app, lane = App(), Lane()
+    async with connected(app, quick(lane)) as (reader, writer):
+        for body in (b"ab", b"cd"):
+            writer.write(ORDINARY + body)
+            answer = await reader.readuntil(QUICK_ANSWER)
+            assert answer.startswith(b"HTTP/1.1 202 Accepted\r\n")
+            assert b"\r\ncontent-length: 18\r\n" in answer
+            assert b"connection:" not in answer
+
+    assert (lane.taken, app.received) == ([b"ab", b"cd"], [])
+
+
+async def test_a_body_may_come_after_its_head() -> None:
+    """As most libraries send it."""
+    lane = Lane()
+    async with connected(App(), quick(lane)) as (reader, writer):
+        for piece in (ORDINARY, b"a", b"b"):
+            writer.write(piece)
+            await asyncio.sleep(SECONDS / 10)
+        await reader.readuntil(QUICK_ANSWER)
+
+    assert lane.taken == [b"ab"]
+
+
+@pytest.mark.parametrize("pieces", [[ORDINARY + b"no"], [ORDINARY, b"no"]], ids=["whole", "in pieces"])
+async def test_what_cannot_be_answered_at_once_is_the_applications(pieces: list[bytes]) -> None:
+    """It sees the whole request."""
+    app = App()
+    async with connected(app, quick(Lane())) as (reader, writer):
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(SECONDS / 10)
+        assert (await reader.readuntil(ANSWER)).startswith(b"HTTP/1.1 200 ")
+
+    assert app.received == ["http.request"]
+
+
+async def test_other_routes_are_the_applications() -> None:
+    lane = Lane()
+    async with connected(App(), quick(lane)) as (reader, writer):
+        writer.write(ORDINARY.replace(b"/events", b"/events/batch") + b"ab")
+        await reader.readuntil(ANSWER)
+
+    assert lane.taken == []
+
+
+async def test_a_large_body_is_the_applications() -> None:
+    """It is read as it comes, and nobody waits for all of it in the meantime."""
+    lane, size = Lane(), 1_000_000
+    async with connected(App(), quick(lane)) as (reader, writer):
+        writer.write(ORDINARY.replace(b": 2", f": {size}".encode()) + b"x" * size)
+        await reader.readuntil(ANSWER)
+
+    assert lane.taken == []
+
+
+async def test_requests_that_follow_at_once_are_answered_in_order() -> None:
+    """Pipelined ones wait until those before them are answered, whoever answers."""
+    lane = Lane()
+    async with connected(App(), quick(lane)) as (reader, writer):
+        writer.write(ORDINARY + b".." + ORDINARY + b"no" + ORDINARY + b"ab")
+        answer = await lane.later.get()
+        await asyncio.sleep(SECONDS / 4)
+        assert lane.taken == [b".."]
+        lane.give(answer)
+        answers = await reader.readuntil(QUICK_ANSWER) + await reader.readuntil(QUICK_ANSWER)
+
+    assert [line for line in answers.split(b"\r\n") if line.startswith((b"HTTP/1.1", b"{"))] == [
+        b"HTTP/1.1 202 Accepted",
+        QUICK_ANSWER + b"HTTP/1.1 200 OK",
+        ANSWER + b"HTTP/1.1 202 Accepted",
+        QUICK_ANSWER,
+    ]
+
+
+async def test_a_connection_that_is_to_be_closed_is_closed() -> None:
+    """And the sender told so."""
+    async with connected(App(), quick(Lane())) as (reader, writer):
+        writer.write(ORDINARY.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"ab")
+        answer = await reader.read()
+
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.endswith(QUICK_ANSWER)
+
+
+async def test_a_sender_that_goes_before_its_body_is_seen() -> None:
+    """By the application, which counts such requests."""
+    app, lane = App(), Lane()
+    async with connected(app, quick(lane)) as (_, writer):
+        writer.write(ORDINARY)
+        await asyncio.sleep(SECONDS / 10)
+        writer.close()
+        await app.called.wait()
+
+    assert (app.received, lane.taken) == (["http.disconnect"], [])
+
+
+async def test_an_answer_to_a_sender_that_has_gone_is_dropped() -> None:
+    lane = Lane()
+    async with connected(App(), quick(lane)) as (_, writer):
+        writer.write(ORDINARY + b"..")
+        answer = await lane.later.get()
+        writer.transport.abort()
+        await asyncio.sleep(SECONDS / 4)
+        lane.give(answer)
+
+
+async def test_a_body_that_is_awaited_for_the_lane_is_bounded_in_time() -> None:
+    """As any other."""
+    async with connected(App(), quick(Lane())) as (reader, writer):
+        writer.write(ORDINARY + b"a")
+        assert b'"body_timeout"' in await reader.read()
 
 
 class Written:
