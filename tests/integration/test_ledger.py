@@ -1,12 +1,8 @@
 """The ledger against a real queue and a real store: it closes, whatever is killed, and opens when something is lost."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -18,6 +14,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 from dramatiq.worker import Worker
+from tests.faults.processes import Process, clean_environment
 from tests.integration.test_queue import DEADLINE, left, writing
 from tests.integration.test_storing import NOW, RULES, Rules, queued
 from tests.machine import free_addresses
@@ -200,16 +197,18 @@ def test_killed_workers_leave_no_difference(
     for _ in range(60):
         enqueue_events(settings, [queued(), queued("banner"), queued()])
 
+    worker = worker_process(settings, store_settings, tmp_path)
     for _ in range(3):
-        with worker_process(settings, store_settings, tmp_path) as process:
-            before = left(settings)
+        before = left(settings)
+        worker.start()
+        try:
             wait_until(
                 lambda: snapshot(settings).unacknowledged > 0 or left(settings) < before,  # noqa: B023
                 DEADLINE,
-                lambda: "the worker takes nothing",
+                lambda: worker.log,
             )
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        finally:
+            worker.kill()
         assert snapshot(settings).difference == 0
         for _ in range(20):
             enqueue_events(settings, [queued()])
@@ -218,30 +217,19 @@ def test_killed_workers_leave_no_difference(
     closed(settings, accepted=240, valid=180, invalid=60)
 
 
-@contextmanager
-def worker_process(
-    settings: QueueSettings, store_settings: StoreSettings, folder: Path
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `the-eye worker` as a process; slow to store, so that it has messages in hand."""
+def worker_process(settings: QueueSettings, store_settings: StoreSettings, folder: Path) -> Process:
+    """Make a worker that is a process of its own, with the rules of these tests."""
     (folder / "rules.yaml").write_text(RULES)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "the_eye_cli", "worker"],
-        env={
-            **{key: value for key, value in os.environ.items() if not key.startswith("THE_EYE_")},
-            "THE_EYE_DATABASE_URL": store_settings.database_url,
-            "THE_EYE_REDIS_URL": settings.redis_url,
-            "THE_EYE_QUEUE_NAMESPACE": settings.queue_namespace,
-            "THE_EYE_WORKER_HEARTBEAT_SECONDS": "1",
-            "THE_EYE_WORKER_METRICS_LISTEN": free_addresses(1)[0],
-            "THE_EYE_RULES_DIR": str(folder),
-        },
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
+    (listen,) = free_addresses(1)
+    environ = {
+        "THE_EYE_DATABASE_URL": store_settings.database_url,
+        "THE_EYE_REDIS_URL": settings.redis_url,
+        "THE_EYE_QUEUE_NAMESPACE": settings.queue_namespace,
+        "THE_EYE_WORKER_HEARTBEAT_SECONDS": "1",
+        "THE_EYE_WORKER_METRICS_LISTEN": listen,
+        "THE_EYE_RULES_DIR": str(folder),
+    }
+    return Process("worker", clean_environment() | environ, folder / "worker.log", f"http://{listen}/readyz")
 
 
 def test_a_replay_is_accepted_and_ends_once_more(

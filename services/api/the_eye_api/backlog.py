@@ -65,9 +65,6 @@ class BacklogBound:
         if self._full:  # nobody adds to it, so what is gone was drained
             self._drained_bytes_per_second = (self._seen.bytes - backlog.bytes) / max(now - self._seen_at, 0.001)
         self._seen, self._seen_at = backlog, now
-        metrics.BACKLOG_MESSAGES.set(backlog.messages)
-        metrics.BACKLOG_BYTES.set(backlog.bytes)
-        metrics.BACKLOG_AGE_SECONDS.set(backlog.age_seconds)
         share = max(backlog.bytes / self._max_bytes, backlog.age_seconds / self._max_age_seconds)
         full = share >= (RESUME_BELOW if self._full else 1.0)
         if full != self._full:

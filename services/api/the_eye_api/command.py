@@ -22,6 +22,7 @@ from the_eye.settings import (
 from the_eye.telemetry import telemetry
 from the_eye_api.app import Api
 from the_eye_api.protocol import BoundedProtocol
+from the_eye_api.shared_metrics import SharedMetrics
 
 BACKLOG = 2048
 
@@ -34,16 +35,19 @@ def api() -> None:
     configure_logging(LogSettings.load())
     settings = ApiSettings.load()
     telemetry.start(TelemetrySettings.load(), "the-eye-api")
-    edge = Api(settings, QueueSettings.load(), StoreSettings.load())
+    queue, store = QueueSettings.load(), StoreSettings.load()
+    edge, shared_metrics = Api(settings, queue, store), SharedMetrics(queue, store)
     diagnostics = DiagnosticsServer(settings.api_metrics_listen, {}, key="THE_EYE_API_METRICS_LISTEN")
     listening = listen(settings.api_listen)
     diagnostics.start()
+    shared_metrics.start()
     log.info("api_started", listen=str(settings.api_listen), metrics=str(diagnostics.address))
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn handles it, and once it has stopped in order raises it again for whoever handled it before.
         signal.signal(number, lambda *_: None)
     spare_collector()
     uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
+    shared_metrics.stop()
     diagnostics.stop()
     telemetry.stop()
     log.info("api_stopped")

@@ -18,6 +18,9 @@ COUNTED_MESSAGES = 5_000
 """The most messages whose events are counted: the server does nothing else meanwhile."""
 
 
+_SECTIONS = ("memory", "persistence", "clients", "stats")
+
+
 class QueueSnapshot(msgspec.Struct, frozen=True):
     """The messages and the ledger as of one moment."""
 
@@ -73,7 +76,7 @@ class QueueObserver:
             with self._client.pipeline(transaction=False) as pipeline:
                 ask_backlog(pipeline, self._broker)
                 backlog = read_backlog(pipeline.execute())
-            return QueueFigures(backlog, self.snapshot(), self._client.info())
+            return QueueFigures(backlog, self.snapshot(), self._client.info(*_SECTIONS))
         except (redis.RedisError, OSError) as error:
             raise QueueUnavailableError(str(error) or type(error).__name__) from error
 
