@@ -103,7 +103,7 @@ PARTITIONS_UNTIL = Shared(
 )
 DATABASE_BYTES = Shared(GaugeMetricFamily, "the_eye_database_bytes", "Size of the database on disk.")
 DATABASE_CONNECTIONS = Shared(
-    GaugeMetricFamily, "the_eye_database_connections", "Connections to the database by state.", "state"
+    GaugeMetricFamily, "the_eye_database_connections", "Connections to the database.", "state"
 )
 
 _OF_SERVER = {
