@@ -6,12 +6,12 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
-from prometheus_client import REGISTRY
+from docs.list_metrics import listed
 from tests.chart.rendering import render, shape
 from tests.chart.values import CHART, defaults
 
-import the_eye_api.metrics  # noqa: F401 - it registers what the API counts
 from the_eye.rules.crd import definition
+from the_eye_api import metrics, shared_metrics
 
 SECRETS = {"database": {"existingSecret": "database"}, "redis": {"existingSecret": "redis"}}
 OWN_STORES: dict[str, Any] = {"tryOut": {"enabled": False}, **SECRETS}
@@ -159,7 +159,8 @@ def test_who_installs_is_told_that_workers_scale_by_cpu_alone() -> None:
 def test_what_scales_is_a_metric_of_the_apis(metric: str) -> None:
     component, scaling, kind, key = metric.split(".")
 
-    assert defaults()[component][scaling][kind][key] in {family.name for family in REGISTRY.collect()}
+    told = {each.name for module in (metrics, shared_metrics) for each in listed(module)}
+    assert defaults()[component][scaling][kind][key] in told
 
 
 def test_the_api_scales_by_requests_in_flight_where_they_are_told() -> None:

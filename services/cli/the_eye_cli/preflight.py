@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     data: Path
     rules: Path
     workers: tuple[Address, ...]
-    """Where each worker answers; port 0 where the system may choose one."""
+    """Where each worker answers."""
     postgres: EmbeddedPostgres | None
     """None: the server of THE_EYE_DATABASE_URL."""
     valkey: EmbeddedValkey | None
@@ -175,25 +175,23 @@ def _sockets(data: Path, environ: Mapping[str, str]) -> Iterator[Path]:
 def check_addresses(environ: Mapping[str, str], workers: int, observing: Observing | None) -> tuple[Address, ...]:
     """See that the services can listen where they are to; gives the workers' addresses.
 
-    Only the first worker has one by the settings. Those of the others are chosen here if they are to be observed, which
-    takes addresses that are known beforehand. Raises PreflightError.
+    The settings have that of the first worker; the others have the ports that follow, so that whoever scrapes them can
+    know them beforehand. Raises PreflightError.
     """
     api, worker = ApiSettings.load(environ), WorkerSettings.load(environ)
     first = worker.worker_metrics_listen
-    others = (Address(first.host, 0),) * (workers - 1)
+    others = tuple(Address(first.host, first.port + number) for number in range(1, workers))
     addresses = {
         f"{PREFIX}API_LISTEN": api.api_listen,
         f"{PREFIX}API_METRICS_LISTEN": api.api_metrics_listen,
         f"{PREFIX}WORKER_METRICS_LISTEN": first,
+        **{f"/metrics of worker-{number}": address for number, address in enumerate(others, 2)},
         **({"--prometheus-listen": observing.listen} if observing else {}),
     }
     # All are held until the last one is checked, so that two equal ones are found.
     with ExitStack() as held:
         for key, address in addresses.items():
             held.enter_context(_listening(key, address))
-        if observing:
-            found = [held.enter_context(_listen(address)) for address in others]
-            others = tuple(Address(first.host, listener.getsockname()[1]) for listener in found)
     return (first, *others)
 
 

@@ -340,6 +340,7 @@ def summary(plan: Plan, token: str, seconds: float) -> str:
     """Say where everything is and how to try it."""
     api, metrics = reachable(plan.api.api_listen), reachable(plan.api.api_metrics_listen)
     worker = reachable(plan.worker.worker_metrics_listen)
+    others = f", up to port {plan.workers[-1].port}" if len(plan.workers) > 1 else ""
     database = shlex.join(plan.postgres.psql) if plan.postgres else redact(plan.store.database_url)
     observed = (
         f"  Prometheus      {plan.prometheus.url}/alerts, {plan.prometheus.url}/targets\n" if plan.prometheus else ""
@@ -350,7 +351,7 @@ The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
   Events          http://{api}/events
   Swagger UI      http://{api}/api/schema/swagger-ui
   API metrics     http://{metrics}/metrics
-  Worker metrics  http://{worker}/metrics
+  Worker metrics  http://{worker}/metrics{others}
   Ruleset         http://{worker}/ruleset
 {observed}  Rules           {plan.rules}
   Data            {plan.data}

@@ -7,9 +7,10 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.machine import NOTHING, RULES, THE_EYE, environment, free_addresses, running, until
 
@@ -253,8 +254,31 @@ def test_a_second_start_has_the_first_one_s_token_and_a_revoked_one_is_replaced(
 
 @on_linux
 def test_more_workers_than_one_are_started_and_stopped(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "2") as machine, ExitStack() as stack:
+    """Each has metrics of its own, on ports that are known beforehand."""
+    first, second = neighbours()
+    changes = {"THE_EYE_WORKER_METRICS_LISTEN": f"127.0.0.1:{first}"}
+    with running(tmp_path, "--workers", "2", changes=changes) as machine, ExitStack() as stack:
         stack.callback(machine.stop)
         assert [line for line in machine.err.splitlines() if line.startswith("2 workers ... ready")]
+        assert machine.find(r"^  Worker metrics  .*, up to port (\d+)$") == str(second)
+        until(lambda: ruleset_loaded(first) and ruleset_loaded(second), PATIENCE)
+        assert ruleset_loaded(first) != ruleset_loaded(second)
 
     assert {"worker-1", "worker-2"} <= {line.split()[0] for line in machine.err.splitlines() if " ... stopped " in line}
+
+
+def neighbours() -> tuple[int, int]:
+    """Find a free port whose follower is free, too."""
+    while True:
+        port = int(free_addresses(1)[0].rpartition(":")[2])
+        with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+            return port, port + 1
+
+
+def ruleset_loaded(port: int) -> str:
+    """Read when the worker at a port has loaded its rules, to the microsecond; empty while none answers."""
+    try:
+        lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    except httpx.TransportError:
+        return ""
+    return next(line for line in lines if line.startswith("the_eye_ruleset_loaded_timestamp_seconds "))
