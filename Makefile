@@ -68,7 +68,7 @@ requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UP
 
 clean: ## Delete .venv and the tools' caches; data in .the-eye/ stays
 	@rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find docs operator services tests -name __pycache__ -prune -exec rm -rf {} +
+	@find docs observability operator services tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian's python3 has venv but may lack ensurepip: the venv is made without pip, and its pip installed from outside.
 $(BIN)/python:
