@@ -1,5 +1,6 @@
 """Each switch adds or takes away what it is for, and nothing else; what cannot work is refused with a sentence."""
 
+import json
 import re
 from typing import Any
 
@@ -72,6 +73,11 @@ SWITCHES: dict[str, Switch] = {
     "without policies": ({"networkPolicy": {"enabled": False}}, set(), POLICIES),
     "without migration": ({"tasks": {"migration": {"enabled": False}}}, set(), {"Job/the-eye-migrate"}),
     "without maintenance": ({"tasks": {"maintenance": {"enabled": False}}}, set(), {"CronJob/the-eye-maintain"}),
+    "dashboards": (
+        {"metrics": {"dashboards": {"enabled": True}}},
+        {f"ConfigMap/the-eye-dashboard-{name}" for name in ("overview", "rules", "runtime")},
+        set(),
+    ),
     "pod monitor": ({"metrics": {"podMonitor": {"enabled": True}}}, {"PodMonitor/the-eye"}, set()),
     "without definition": (
         {"crds": {"enabled": False}},
@@ -278,3 +284,18 @@ def test_what_cannot_work_is_refused_with_a_sentence(values: dict[str, Any], sen
         render(values)
 
     assert sentence in str(refused.value)
+
+
+def test_grafana_finds_each_dashboard_as_it_is() -> None:
+    annotations = {"grafana_folder": "The Eye"}
+    rendered = render({"metrics": {"dashboards": {"enabled": True, "annotations": annotations}}})
+
+    found = [each for each in rendered.of("ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1"]
+
+    assert [each["metadata"]["annotations"] for each in found] == [annotations] * len(found)
+    held = {name: text for each in found for name, text in each["data"].items()}
+    files = {path.name: path.read_text() for path in (CHART / "files" / "dashboards").iterdir()}
+    assert held.keys() == files.keys()
+    assert {name: json.loads(text) for name, text in held.items()} == {
+        name: json.loads(text) for name, text in files.items()
+    }
