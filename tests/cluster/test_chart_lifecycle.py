@@ -218,20 +218,52 @@ def test_the_definition_goes_with_the_release_that_was_told_so(restricted: Helm,
     kubectl("wait", "--for=delete", "--timeout=30s", CRD)
 
 
-def run_readme(release: Helm, place: Path, *words: str) -> None:
-    """Run the README's commands that have these words, as a person would, in the namespace of a release."""
-    commands = re.findall(r"(?m)^ *\$ (kubectl (?:.*\\\n)*.*)$", README)
-    chosen = [command for command in commands if all(word in command for word in words)]
-    assert chosen, words
-    script = "\n".join(chosen).replace("--namespace the-eye", f"--namespace {release.namespace}")
-    script = script.replace("release-namespace=the-eye", f"release-namespace={release.namespace}")
+def run(release: Helm, place: Path, script: str) -> str:
+    """Run a script as a person would who may use the cluster; gives what it prints."""
     folder = place / "bin"
     if not folder.exists():
         folder.mkdir()
         (folder / "kubectl").symlink_to(kubectl_path())
     kubeconfig = str(release.control_plane.kubeconfig)
     environ = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(place), "KUBECONFIG": kubeconfig}
-    subprocess.run(["bash", "-euc", script], env=environ, check=True, timeout=SECONDS)  # noqa: S603, S607 - our own words
+    ended = subprocess.run(  # noqa: S603 - our own words
+        ["bash", "-euc", script],  # noqa: S607
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    )
+    return ended.stdout
+
+
+def run_readme(release: Helm, place: Path, *words: str) -> None:
+    """Run the README's commands that have these words, in the namespace of a release."""
+    commands = re.findall(r"(?m)^ *\$ (kubectl (?:.*\\\n)*.*)$", README)
+    chosen = [command for command in commands if all(word in command for word in words)]
+    assert chosen, words
+    script = "\n".join(chosen).replace("--namespace the-eye", f"--namespace {release.namespace}")
+    run(release, place, script.replace("release-namespace=the-eye", f"release-namespace={release.namespace}"))
+
+
+def test_the_notes_name_what_there_is_and_their_rule_is_taken(restricted: Helm, tmp_path: Path) -> None:
+    """What they lead to further on, a pod has to run for; see test_chart_commands.py."""
+    with helm.Chart.load(str(CHART)) as chart:
+        rendered = chart.render({}, name=RELEASE, namespace=restricted.namespace)
+    notes = next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+    restricted.install()
+
+    named = set(re.findall(r"\b(?:deployment|service)/[a-z-]+", notes))
+    assert named == {"deployment/the-eye-api", "deployment/the-eye-worker", "service/the-eye-api"}
+    restricted.kubectl("get", *named)
+    (port,) = re.findall(r"port-forward service/the-eye-api 8000:(\d+)", notes)
+    assert [each["port"] for each in restricted.get("service the-eye-api")["spec"]["ports"]] == [int(port)]
+
+    restricted.kubectl("wait", "--for=condition=Established", "--timeout=30s", CRD)
+    (apply,) = [block for block in notes.split("\n\n") if block.startswith("kubectl apply")]
+    said = run(restricted, tmp_path, apply)
+    assert "validatorrule.the-eye.io/cta-click-element created" in said
+    assert re.search(r"(?m)^cta-click-element +page interaction +cta click +Enforce", said)
 
 
 def test_the_readmes_command_starts_all_processes_again(restricted: Helm, tmp_path: Path) -> None:
@@ -280,21 +312,36 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_definition_that_is_nobodys_is_taken_over(
     restricted: Helm, kubectl: Kubectl, options: Callable[..., None]
 ) -> None:
-    """As an earlier chart's crds/ or kubectl has left it, with the options that the README names."""
+    """As an earlier chart's crds/ or kubectl has left it; what is the same for both is nobody's to fight over."""
     restricted.install({"crds": {"enabled": False}})
     install_definition(kubectl)
     kubectl.apply(rule("cta"), namespace=restricted.namespace)
     with pytest.raises(helm.HelmError, match="invalid ownership metadata"):
         restricted.upgrade()
-    assert "--take-ownership --force-conflicts" in README
 
-    options(take_ownership=True, force_conflicts=True)
+    options(take_ownership=True)
     restricted.upgrade()
 
     metadata = kubectl("get", CRD, "-o", "json").json()["metadata"]
     assert metadata["annotations"]["helm.sh/resource-policy"] == "keep"
     assert metadata["annotations"]["meta.helm.sh/release-namespace"] == restricted.namespace
     restricted.kubectl("get", "validatorrule/cta")
+
+
+def test_an_older_definition_that_is_nobodys_is_taken_over_with_the_options_of_the_readme(
+    restricted: Helm, kubectl: Kubectl, options: Callable[..., None], next_chart: Path
+) -> None:
+    restricted.install({"crds": {"enabled": False}})
+    install_definition(kubectl)
+    assert "--take-ownership --force-conflicts" in README
+
+    options(take_ownership=True)
+    with pytest.raises(helm.HelmError, match=r'conflict with "kubectl": \.spec\.versions'):
+        restricted.upgrade(chart=next_chart)
+    options(force_conflicts=True)
+    restricted.upgrade(chart=next_chart)
+
+    assert columns(kubectl)[-1] == "Next"
 
 
 def test_the_definition_of_a_release_that_is_gone_is_taken_over_by_the_readmes_commands(

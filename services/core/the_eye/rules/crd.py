@@ -215,7 +215,8 @@ COLUMNS = (
 
 
 def _column(name: str, path: str, type_: str = "string", priority: int = 0) -> dict[str, Any]:
-    return {"name": name, "type": type_, "jsonPath": path, "priority": priority}
+    # The API server stores no priority of 0. What it does not store, an apply would find changed by someone else.
+    return {"name": name, "type": type_, "jsonPath": path, **({"priority": priority} if priority else {})}
 
 
 def _schema() -> dict[str, Any]:
