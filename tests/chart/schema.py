@@ -37,6 +37,7 @@ SETTINGS: dict[str, tuple[type[Group], ...]] = {
 SET_BY_CHART = frozenset(
     PREFIX + key
     for key in (
+        "API_DRAIN_SECONDS",
         "API_LISTEN",
         "API_METRICS_LISTEN",
         "API_SHUTDOWN_SECONDS",
@@ -124,6 +125,7 @@ BY_KEY: dict[str, Schema] = {
     "behavior": record({"scaleUp": DIRECTION, "scaleDown": DIRECTION}),
     "className": text(NAME, optional=True),
     "cpu": text(QUANTITY, optional=True),
+    "drainSeconds": number(0, 3600),
     "digest": text("sha256:[0-9a-f]{64}", optional=True),
     "existingSecret": text(NAME, optional=True),
     "existingSecretKey": text("[-._a-zA-Z0-9]{1,253}"),

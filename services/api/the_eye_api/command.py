@@ -22,6 +22,7 @@ from the_eye.settings import (
 from the_eye.telemetry import telemetry
 from the_eye_api.app import Api
 from the_eye_api.protocol import BoundedProtocol
+from the_eye_api.server import DrainingServer
 from the_eye_api.shared_metrics import SharedMetrics
 
 BACKLOG = 2048
@@ -46,7 +47,7 @@ def api() -> None:
         # uvicorn handles it, and once it has stopped in order raises it again for whoever handled it before.
         signal.signal(number, lambda *_: None)
     spare_collector()
-    uvicorn.Server(_config(edge, settings)).run(sockets=[listening])
+    DrainingServer(_config(edge, settings), settings.api_drain_seconds).run(sockets=[listening])
     shared_metrics.stop()
     diagnostics.stop()
     telemetry.stop()
@@ -78,5 +79,6 @@ def _config(edge: Api, settings: ApiSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # nothing here asks where a request came from
         backlog=BACKLOG,
+        timeout_keep_alive=settings.api_keep_alive_seconds,
         timeout_graceful_shutdown=int(settings.api_shutdown_seconds),
     )

@@ -47,6 +47,9 @@ class BoundedProtocol(HttpToolsProtocol):
     at_once: ClassVar[Mapping[Route, AtOnce]] = {}
     """What may answer requests to a route without a call of the application."""
 
+    _ending: ClassVar[bool] = False
+    """Whether each answer is the last one on its connection."""
+
     _unstarted: tuple[RequestResponseCycle, Any] | None = None
     """A request to such a route whose body is not complete, and the application."""
 
@@ -119,6 +122,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the application, or wait for the body of a request that may do without it."""
+        if self._ending:
+            cycle.keep_alive = False
         if _route(cycle) not in self.at_once or cycle.waiting_for_100_continue:
             super()._start_asgi_task(cycle, app)
             return
@@ -143,6 +148,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if now - self._awaited_since > (self.head_seconds if self._in_head else self.body_seconds):
             self._end(408, "Request Timeout", "head_timeout" if self._in_head else "body_timeout")
+
+    @classmethod
+    def end_connections(cls, state: ServerState) -> None:
+        """Make each answer that begins from now on the last one on its connection, which it then says."""
+        cls._ending = True
+        for connection in state.connections:
+            cycle = cast("RequestResponseCycle | None", connection.cycle) if isinstance(connection, cls) else None
+            if cycle is not None and not cycle.response_started:
+                cycle.keep_alive = False
 
     def _end(self, status: int, title: str, code: str) -> None:
         """Answer and close; while the answer to the request before is being made, close after that one."""

@@ -326,7 +326,8 @@ def _environment(plan: Plan, console: Console) -> Mapping[str, str]:
     """Make the environment of the children: their logs are read here, and are readable where a person reads them."""
     readable = console.is_terminal and LogSettings.load(plan.environ).log_format == "auto"
     log_format = {f"{PREFIX}LOG_FORMAT": "console"} if readable else {}
-    return {**plan.environ, **log_format, "PYTHONUNBUFFERED": "1"}
+    alone = {f"{PREFIX}API_DRAIN_SECONDS": "0"}  # senders have no other API to go to
+    return {**alone, **plan.environ, **log_format, "PYTHONUNBUFFERED": "1"}
 
 
 def _write_environment(plan: Plan) -> None:

@@ -187,8 +187,16 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     database_pool_size: Positive = 8
     """Connections for readers."""
 
+    api_keep_alive_seconds: Positive = 75
+    """How long a connection may be idle. Longer than with the proxies before it (60 by default in nginx and in load
+    balancers): who closes must be who knows that no request is on its way."""
+
+    api_drain_seconds: Annotated[float, Meta(ge=0, le=60 * 60)] = 5.0
+    """How long after SIGTERM connections go on, each until the next answer on it, which says that it is the last one.
+    It is over at once when no connection is left."""
+
     api_shutdown_seconds: Seconds = 20.0
-    """How long requests may take to finish after SIGTERM; Kubernetes kills after 30 by default."""
+    """How long requests may take to finish after that; Kubernetes kills 30 seconds after SIGTERM by default."""
 
 
 class RuleSettings(Group, frozen=True, kw_only=True):

@@ -80,10 +80,10 @@ def test_bare_runs_on_the_settings_of_the_api() -> None:
 
     What the edge adds to uvicorn's protocol, or saves there, is its own and counts in the ratio.
     """
-    edge: Any = SimpleNamespace(asgi=bare.accept)
+    edge: Any = SimpleNamespace(asgi=bare.accept, at_once={})
     ours, theirs = vars(bare.config()), vars(command._config(edge, ApiSettings()))  # noqa: SLF001
     different = {name for name in ours if ours[name] != theirs[name]}
-    assert different == {"http", "lifespan", "timeout_graceful_shutdown"}
+    assert different == {"http", "lifespan", "timeout_graceful_shutdown", "timeout_keep_alive"}
 
 
 def test_what_is_due_counts_from_when_it_was_due() -> None:
