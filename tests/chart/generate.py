@@ -1,7 +1,7 @@
-"""`python -m tests.chart.generate` writes what is made of values.yaml: the schema, and the table in the README."""
+"""`python -m tests.chart.generate` writes what is made of the chart: schema, table of values, and plain manifests."""
 
-from tests.chart import readme, schema
+from tests.chart import plain, readme, schema
 
 if __name__ == "__main__":
-    schema.FILE.write_text(schema.make())
-    readme.FILE.write_text(readme.make())
+    for module in (schema, readme, plain):
+        module.FILE.write_text(module.make())

@@ -201,6 +201,15 @@ def test_the_stores_to_try_out_outlive_the_release_with_their_passwords() -> Non
         assert retention == {"whenDeleted": "Retain", "whenScaled": "Retain"}
 
 
+def test_the_passwords_of_the_stores_to_try_out_may_be_a_persons_own() -> None:
+    """Then the chart makes none, and all is else as it was."""
+    rendered, own = render(), render({"tryOut": {"existingSecret": "own"}})
+
+    assert own.of("Secret") == []
+    for pod in own.pods():
+        assert str(pod.spec).replace("'own'", "'the-eye-try-out'") == str(rendered.pod(pod.component).spec)
+
+
 def test_valkey_puts_every_write_on_disk_and_drops_nothing() -> None:
     rendered = render({"tryOut": {"valkey": {"maxMemoryMiB": 100}}})
 
@@ -216,12 +225,14 @@ def environment(pod: Pod) -> dict[str, Any]:
 
 
 def test_a_rolling_update_has_time_to_finish_what_was_begun() -> None:
-    rendered = render({"api": {"preStopSeconds": 30, "shutdownSeconds": 50}, "worker": {"shutdownSeconds": 100}})
+    seconds = {"preStopSeconds": 30, "drainSeconds": 40, "shutdownSeconds": 50}
+    rendered = render({"api": seconds, "worker": {"shutdownSeconds": 100}})
     api, worker = rendered.pod("api"), rendered.pod("worker")
 
     assert api.spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == 30
+    assert environment(api)["THE_EYE_API_DRAIN_SECONDS"] == "40"
     assert environment(api)["THE_EYE_API_SHUTDOWN_SECONDS"] == "50"
-    assert api.spec["terminationGracePeriodSeconds"] >= 30 + 50 + 5
+    assert api.spec["terminationGracePeriodSeconds"] >= 30 + 40 + 50 + 5
     assert environment(worker)["THE_EYE_WORKER_SHUTDOWN_SECONDS"] == "100"
     assert worker.spec["terminationGracePeriodSeconds"] >= 100 + 5
     for name in ("api", "worker"):

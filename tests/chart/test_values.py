@@ -6,12 +6,12 @@ from typing import Any
 import helm_python as helm
 import msgspec
 import pytest
-from tests.chart import readme, schema, values
+from tests.chart import plain, readme, schema, values
 from tests.chart.rendering import SHAPES, chart, render, shape
 
 
-@pytest.mark.parametrize("module", [schema, readme])
-def test_what_is_made_of_values_yaml_is_up_to_date(module: Any) -> None:
+@pytest.mark.parametrize("module", [schema, readme, plain])
+def test_what_is_made_of_the_chart_is_up_to_date(module: Any) -> None:
     assert module.FILE.read_text() == module.make(), "run: python -m tests.chart.generate"
 
 

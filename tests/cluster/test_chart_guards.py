@@ -110,6 +110,13 @@ def test_an_upgrade_that_forgets_a_store_of_ones_own_begins_with_no_empty_one(
     assert f"which Secret ours names, and this upgrade would take a {store} to try out" in running.upgrade({})
 
 
+def test_stores_to_try_out_may_be_given_another_secret(running: Running) -> None:
+    """They go on with the volumes that they have; whether the passwords are the same is for the person to see to."""
+    running.apply({}, "Deployment", "StatefulSet")
+
+    assert running.upgrade({"tryOut": {"existingSecret": "passwords"}}) == ""
+
+
 @pytest.mark.parametrize(("own", "store"), [(OWN_DATABASE, "postgres"), (OWN_REDIS, "valkey")])
 def test_what_a_store_to_try_out_holds_is_not_left_by_mistake(running: Running, own: Values, store: str) -> None:
     running.apply({}, "Deployment", "StatefulSet")

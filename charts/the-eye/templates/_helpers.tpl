@@ -127,7 +127,7 @@ annotations:
 {{- end -}}
 
 {{- define "the-eye.tryOut.secret" -}}
-{{- include "the-eye.name" (list . "try-out") -}}
+{{- default (include "the-eye.name" (list . "try-out")) .Values.tryOut.existingSecret -}}
 {{- end -}}
 
 {{/* Whether a store to try out is started: "true" or nothing. */}}
