@@ -25,8 +25,8 @@ venv-dev: $(VENV)/.dev ## Install what the targets below need, too
 test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
 	@$(BIN)/pytest $(ARGS)
 
-test-cluster: $(VENV)/.dev ## Run the tests on a real Kubernetes API; the first run builds it, which takes Go and minutes
-	@$(BIN)/pytest tests/cluster $(ARGS)
+test-cluster: $(VENV)/.dev ## Run the tests on a real Kubernetes API and Collector, built by the first run: Go, and minutes
+	@$(BIN)/pytest tests/cluster tests/collector $(ARGS)
 
 # In CI a user becomes root unasked; the cache is another then, since what root makes stays root's.
 AS_ROOT = $(if $(CI),$(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env THE_EYE_CACHE=/var/cache/the-eye))

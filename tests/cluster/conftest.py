@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 from tests.cluster.control_plane import binaries, cluster, local
-from tests.cluster.control_plane.binaries import Binaries, MissingPartError
+from tests.cluster.control_plane.binaries import Binaries
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
+from tests.golang import MissingPartError
+from tests.suites import left_out
 
 TEST_SECONDS = 120.0
 
@@ -38,11 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave these tests out of a run that does not name them: their first build takes minutes."""
-    here = Path(__file__).parent
-    named = any(
-        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
-    )
-    return None if named or here not in collection_path.parents else True
+    return left_out(Path(__file__).parent, collection_path, config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from tests.faults.case import LONG, SHORT, Case, Scale
 from tests.faults.house import House
 from tests.faults.report import Row
 from tests.faults.stores import BreakableValkey, CopiedPostgres, MigratedPostgres, clean_up
+from tests.suites import left_out
 
 CASE_SECONDS = {"short": 150.0, "long": 600.0}
 ROWS = pytest.StashKey[list[Row]]()
@@ -30,11 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the faults out of a run that does not name them: they take minutes, and they have a target of their own."""
-    here = Path(__file__).parent
-    named = any(
-        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
-    )
-    return None if named or here not in collection_path.parents else True
+    return left_out(Path(__file__).parent, collection_path, config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

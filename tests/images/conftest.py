@@ -22,6 +22,7 @@ from tests.images.containers import Containers
 from tests.images.layers import Layer, Sizes
 from tests.images.stores import LoopbackPostgres, LoopbackValkey
 from tests.servers import running
+from tests.suites import left_out
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("api", "worker", "operator", "all")
@@ -44,11 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave these tests out of a run that does not name them: the first build takes minutes, and root."""
-    here = Path(__file__).parent
-    named = any(
-        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
-    )
-    return None if named or here not in collection_path.parents else True
+    return left_out(Path(__file__).parent, collection_path, config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 
 import click
 from tests.cluster.control_plane import binaries
-from tests.cluster.control_plane.binaries import BuildError, MissingPartError
+from tests.golang import BuildError, MissingPartError
 
 
 @click.command()
