@@ -114,6 +114,8 @@ BY_PATH: dict[str, Schema] = {
     "image.tag": text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", optional=True) | {"not": {"const": "latest"}},
     "image.pullSecrets": many(record({"name": text(NAME)}, required=("name",))),
     "image.registry": text(r"[a-z0-9.:/_-]+", optional=True),
+    "tracing.endpoint": text("https?://.+", optional=True),
+    "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "ruleset.name": text("[a-z0-9]([-a-z0-9]{0,198}[a-z0-9])?", optional=True),
     "worker.keda.query": text(),
 }

@@ -139,16 +139,15 @@ def test_further_ways_out_are_for_all_of_the_eyes_own_pods() -> None:
     assert let == pods.keys() - {"postgres", "valkey"}
 
 
-@pytest.mark.parametrize("port", [4317, 4318])
-@pytest.mark.parametrize("enabled", [True, False])
-def test_telemetry_has_a_way_out_where_it_is_wanted(port: int, *, enabled: bool) -> None:
+@pytest.mark.parametrize("endpoint", ["", "http://otel-collector.monitoring:4318"])
+def test_traces_have_a_way_out_where_they_are_wanted(endpoint: str) -> None:
     peers = [{"namespaceSelector": {"matchLabels": {flows.NAME: "monitoring"}}}]
-    rendered = render({"networkPolicy": {"otlp": {"enabled": enabled, "to": peers}}})
+    rendered = render({"tracing": {"endpoint": endpoint}, "networkPolicy": {"otlp": {"to": peers}}})
 
     pods = flows.pods_of(rendered)
-    let = {name for name, pod in pods.items() if flows.of(rendered).let(pod, OUTSIDE["prometheus"], port)}
-    assert let == (pods.keys() - {"postgres", "valkey"} if enabled else set())
-    assert not flows.of(rendered).let(pods["api"], OUTSIDE["internet"], port)
+    let = {name for name, pod in pods.items() if flows.of(rendered).let(pod, OUTSIDE["prometheus"], 4318)}
+    assert let == ({"api", "worker"} if endpoint else set())
+    assert not flows.of(rendered).let(pods["api"], OUTSIDE["internet"], 4318)
 
 
 def test_the_evaluator_knows_what_is_refused() -> None:

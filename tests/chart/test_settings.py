@@ -1,10 +1,10 @@
 """The processes take what the chart gives them: every variable is a setting, and every value fits."""
 
+import re
 import shutil
 from pathlib import Path
 
 import helm_python as helm
-import msgspec
 import pytest
 import yaml
 from tests.chart.rendering import SHAPES, Pod, Rendered, render, shape
@@ -22,6 +22,7 @@ from the_eye.settings import (
     RetentionSettings,
     RuleSettings,
     StoreSettings,
+    TelemetrySettings,
     WorkerSettings,
 )
 
@@ -37,7 +38,7 @@ READ: dict[str, tuple[type[Group], ...]] = {
 
 URLS = {"THE_EYE_DATABASE_URL": "postgresql://a:b@c/d", "THE_EYE_REDIS_URL": "redis://:a@b"}
 
-KNOWN = {PREFIX + field.name.upper() for group in Group.__subclasses__() for field in msgspec.structs.fields(group)}
+KNOWN = {key for group in Group.__subclasses__() for key in group.by_key()}
 
 
 def environments(pod: Pod) -> list[dict[str, str]]:
@@ -131,7 +132,7 @@ def test_an_upgrade_drops_no_partition_where_maintenance_is_off() -> None:
 
 
 def test_every_setting_can_be_given_to_a_process_that_reads_it() -> None:
-    """Or follows from the other values. OpenTelemetry's own keys, of which its SDK reads many more, go by extraEnv."""
+    """Or follows from other values; of OpenTelemetry's own keys, those that do not are for extraEnv."""
     read = {group for groups in SETTINGS.values() for group in groups}
 
     assert read == {group for group in Group.__subclasses__() if group.prefix == PREFIX}
@@ -147,3 +148,25 @@ def test_every_address_is_one_that_other_pods_reach() -> None:
     }
     assert {Address.parse(value).host for value in addresses.values()} == {"0.0.0.0"}  # noqa: S104 - each in its own pod
     assert addresses.keys() == {key for key in SET_BY_CHART if key.endswith("_LISTEN")}
+
+
+@pytest.mark.parametrize("component", ["api", "worker"])
+def test_traces_are_sampled_as_the_values_say_and_name_their_pod(component: str) -> None:
+    (container,) = render({"tracing": {"endpoint": "http://collector:4318", "ratio": 0.25}}).pod(component).containers()
+    variables = {variable["name"]: variable for variable in container["env"]}
+    given = {name: variable["value"] for name, variable in variables.items() if name.startswith("OTEL_")}
+
+    settings = TelemetrySettings.load(given)
+    assert (settings.on, settings.by_parent, settings.ratio) == (True, True, 0.25)
+    named = dict(pair.split("=") for pair in given["OTEL_RESOURCE_ATTRIBUTES"].split(","))
+    assert named["k8s.container.name"] == component
+    assert named["k8s.deployment.name"] == f"the-eye-{component}"
+    # Kubernetes puts in what stands before.
+    before = list(variables)[: list(variables).index("OTEL_RESOURCE_ATTRIBUTES")]
+    assert {name for value in named.values() for name in re.findall(r"\$\((\w+)\)", value)} <= set(before)
+
+
+def test_without_a_collector_nothing_is_said_of_traces() -> None:
+    rendered = render()
+
+    assert "OTEL_" not in str(rendered.pods())

@@ -110,6 +110,30 @@ annotations:
       key: {{ last . | quote }}
 {{- end -}}
 
+{{/* Where traces go and what the pod is, as OpenTelemetry reads it: (root, component). Nothing without an endpoint. */}}
+{{- define "the-eye.tracing" -}}
+{{- $root := first . -}}
+{{- with $root.Values.tracing -}}
+{{- if .endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .ratio | quote }}
+{{- range $name, $field := dict "NAMESPACE" "metadata.namespace" "POD_NAME" "metadata.name" "POD_UID" "metadata.uid" "NODE_NAME" "spec.nodeName" }}
+- name: {{ $name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $field }}
+{{- end }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: >-
+    k8s.namespace.name=$(NAMESPACE),k8s.deployment.name={{ include "the-eye.name" $ }},k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.node.name=$(NODE_NAME),k8s.container.name={{ last $ }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "the-eye.databaseUrl" -}}
 {{- if .Values.database.existingSecret -}}
 {{- include "the-eye.secretVariable" (list "THE_EYE_DATABASE_URL" .Values.database.existingSecret .Values.database.existingSecretKey) -}}
