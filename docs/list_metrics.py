@@ -44,7 +44,7 @@ BOUNDS = {
 
 STATES = {
     "the_eye_backlog_messages": "`ready`, `delayed`, `unacknowledged`",
-    "the_eye_ledger_events_total": "`accepted`, `valid`, `invalid`, `duplicate`, `dead`",
+    "the_eye_ledger_events_total": "`accepted`, `valid`, `invalid`, `duplicate`, `dead`, `lost`",
     "the_eye_database_connections": "those of PostgreSQL's `pg_stat_activity`",
     "the_eye_operator_rules": "`accepted`, `paused`, `kept`, `refused`",
     "the_eye_operator_workers": "`current`, `behind`",

@@ -1,5 +1,6 @@
 """The ledger against a real queue and a real store: it closes, whatever is killed, and opens when something is lost."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
+import click
 import dramatiq
 import msgspec
 import pytest
 import redis
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from dramatiq.worker import Worker
 from tests.faults.processes import Process, clean_environment
 from tests.integration.test_queue import DEADLINE, left, writing
@@ -38,6 +40,7 @@ from the_eye.queue.figures import QueueObserver, QueueSnapshot
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store.connect import Connection, Pool, open_pool
 from the_eye_cli.dead import dead
+from the_eye_cli.ledger import ledger
 from the_eye_worker.dead_letters import DeadLetterSweep
 from the_eye_worker.storing import EventStorer
 
@@ -277,19 +280,20 @@ class Failing(EventStorer):
 
 def replay(settings: QueueSettings, store_settings: StoreSettings) -> None:
     """Replay all that is dead, as a person would."""
-    environ = {
-        "THE_EYE_DATABASE_URL": store_settings.database_url,
-        "THE_EYE_REDIS_URL": settings.redis_url,
-        "THE_EYE_QUEUE_NAMESPACE": settings.queue_namespace,
-    }
-    result = CliRunner().invoke(dead, ["replay", "--all"], env=environ, catch_exceptions=False)
+    result = run(dead, settings, "replay", "--all", THE_EYE_DATABASE_URL=store_settings.database_url)
     assert result.exit_code == 0, result.output
+
+
+def run(command: click.Command, settings: QueueSettings, *arguments: str, **environ: str) -> Result:
+    """Run a command of `the-eye`."""
+    queue = {"THE_EYE_REDIS_URL": settings.redis_url, "THE_EYE_QUEUE_NAMESPACE": settings.queue_namespace}
+    return CliRunner().invoke(command, arguments, env=queue | environ, catch_exceptions=False)
 
 
 def test_a_message_that_was_lost_makes_a_difference(
     settings: QueueSettings, storer: EventStorer, broker: EventBroker
 ) -> None:
-    """And it stays, until someone has seen it."""
+    """And it stays, until someone has looked into it: then the next one would be seen."""
     enqueue_events(settings, [queued(), queued(), queued()])
     enqueue_events(settings, [queued()])
     messages = broker.key(EVENTS_QUEUE, "msgs")
@@ -300,6 +304,37 @@ def test_a_message_that_was_lost_makes_a_difference(
     assert snapshot(settings).difference == 3
     drain(settings, storer)
     assert snapshot(settings).difference == 3
+
+    assert run(ledger, settings, "settle", "--difference", "2").output == "Error: the difference is 3\n"
+    assert run(ledger, settings, "settle", "--difference", "3").output == "settled 3\n"
+
+    closed(settings, accepted=4, valid=1, lost=3)
+    assert run(ledger, settings, "settle", "--difference", "0").exit_code == 1
+
+
+def test_outcomes_without_an_acceptance_can_be_settled_too(
+    settings: QueueSettings, storer: EventStorer, broker: EventBroker
+) -> None:
+    """As when the ledger was thrown away for want of memory; no counter falls."""
+    enqueue_events(settings, [queued(), queued()])
+    broker.client.delete(broker.key("__ledger__"))
+    drain(settings, storer)
+
+    assert run(ledger, settings, "settle", "--difference", "-2").output == "settled -2\n"
+
+    closed(settings, accepted=2, valid=2)
+
+
+def test_the_ledger_is_shown(settings: QueueSettings) -> None:
+    """For people and for programs."""
+    enqueue_events(settings, [queued(), queued()])
+
+    rows = json.loads(run(ledger, settings, "show", "--output", "json").output)
+
+    assert {row["state"]: row["events"] for row in rows if row["events"]} == {"accepted": 2, "queued": 2}
+    assert run(ledger, settings, "show").output.splitlines()[-1].split() == ["difference", "0"]
+    away = run(ledger, msgspec.structs.replace(settings, redis_url="unix:///nowhere"), "show")
+    assert away.output.startswith("Error: the queue is away: ")
 
 
 def test_a_message_of_an_older_version_is_in_no_part_of_the_ledger(

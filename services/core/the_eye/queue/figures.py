@@ -1,6 +1,7 @@
 """What the queue and its server tell of themselves, for whoever watches them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from redis.retry import Retry
 
 from the_eye.queue.backlog import QUEUES, Backlog, ask_backlog, read_backlog
 from the_eye.queue.broker import EventBroker
-from the_eye.queue.ledger import SNAPSHOT, Outcome
+from the_eye.queue.ledger import ACCEPTED, LEDGER_KEY, LOST, SNAPSHOT, STATES
 from the_eye.queue.writer import QueueUnavailableError
 from the_eye.settings import QueueSettings
 
@@ -28,7 +29,7 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
     delayed: int
     unacknowledged: int
     ledger: Mapping[str, int]
-    """Events by ``accepted`` and by each outcome."""
+    """Events by state: all that were accepted, those that ended by their outcome, those that were written off."""
     counted_events: int | None
     """Events of the messages that the ledger knows; None while there are too many messages to count."""
     uncounted_messages: int
@@ -41,10 +42,13 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int | None:
-        """Accepted events that have neither an outcome nor a place in the queue; None while they are not known."""
+        """Accepted events that have neither an outcome nor a place in the queue; None while they are not known.
+
+        Less than 0 where events ended whose acceptance is not known any more.
+        """
         if self.counted_events is None:
             return None
-        return self.ledger["accepted"] - sum(self.ledger[outcome] for outcome in Outcome) - self.counted_events
+        return 2 * self.ledger[ACCEPTED] - sum(self.ledger.values()) - self.counted_events
 
 
 class QueueFigures(msgspec.Struct, frozen=True):
@@ -72,16 +76,27 @@ class QueueObserver:
 
     def read(self) -> QueueFigures:
         """Ask for all figures. Raises QueueUnavailableError."""
-        try:
+        with _unavailable():
             with self._client.pipeline(transaction=False) as pipeline:
                 ask_backlog(pipeline, self._broker)
                 backlog = read_backlog(pipeline.execute())
-            return QueueFigures(backlog, self.snapshot(), self._client.info(*_SECTIONS))
-        except (redis.RedisError, OSError) as error:
-            raise QueueUnavailableError(str(error) or type(error).__name__) from error
+            return QueueFigures(backlog, self._read_snapshot(), self._client.info(*_SECTIONS))
 
     def snapshot(self) -> QueueSnapshot:
-        """Look at the messages and the ledger. Raises redis.RedisError."""
+        """Look at the messages and the ledger. Raises QueueUnavailableError."""
+        with _unavailable():
+            return self._read_snapshot()
+
+    def write_off(self, difference: int) -> None:
+        """Close the ledger again over a difference that someone has looked into. Raises QueueUnavailableError.
+
+        Counters never fall: events that ended without having been accepted are accepted now.
+        """
+        state = LOST if difference > 0 else ACCEPTED
+        with _unavailable():
+            self._client.hincrby(self._broker.key(LEDGER_KEY), state, abs(difference))
+
+    def _read_snapshot(self) -> QueueSnapshot:
         ready, delayed, held, events, uncounted, flat = self._snapshot(
             keys=[self._broker.namespace], args=[COUNTED_MESSAGES, *QUEUES]
         )
@@ -90,7 +105,7 @@ class QueueObserver:
             ready=ready,
             delayed=delayed,
             unacknowledged=max(0, held - ready),
-            ledger={name: found.get(name, 0) for name in ("accepted", *Outcome)},
+            ledger={state: found.get(state, 0) for state in STATES},
             counted_events=None if events < 0 else events,
             uncounted_messages=uncounted,
         )
@@ -98,3 +113,11 @@ class QueueObserver:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise QueueUnavailableError(str(error) or type(error).__name__) from error

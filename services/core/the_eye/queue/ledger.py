@@ -9,6 +9,7 @@ that a message that was lost makes a difference.
 - A dead letter is counted as dead when it becomes one, and is no longer queued.
 - What is replayed is accepted once more and ends once more: counters never fall.
 - A message whose id does not tell its events, as those of an older version, is in no part of the ledger.
+- What a person has found to be lost for good is written off as ``lost``, so that the next loss is seen.
 """
 
 from collections import Counter
@@ -27,12 +28,18 @@ class Outcome(StrEnum):
     DEAD = "dead"
 
 
+ACCEPTED, LOST = "accepted", "lost"
+STATES = (ACCEPTED, *Outcome, LOST)
+"""What the ledger counts events as."""
+
+LEDGER_KEY = "__ledger__"
+
 # Both are put around Dramatiq's script, whose arguments they share: KEYS[1] is the namespace, ARGV[3] the queue,
 # ARGV[9] the message. That a command changed anything shows in the hash of the messages: a write that a client repeats
 # because it got no answer counts once.
 
-_WORDS = {b"ledger": b"__ledger__", b"counted": rb"'^[^.]*%.(%d+)$'"}
-"""The ledger's key, and how the number of events is found in a message's id."""
+_WORDS = {b"ledger": LEDGER_KEY.encode(), b"counted": rb"'^[^.]*%.(%d+)$'"}
+"""Where the ledger is, and how the number of events is found in a message's id."""
 
 ACCEPTING = (
     b"""
