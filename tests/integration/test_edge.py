@@ -36,7 +36,7 @@ from the_eye.store.applications import (
 from the_eye.store.connect import Connection, connect
 from the_eye.tokens import RateLimit, Scope
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 GOOD: dict[str, Any] = {
     "session_id": "e2085be5-9137-4e4e-80b5-f1ffddc25423",
     "category": "page interaction",
