@@ -6,8 +6,11 @@ from typing import Any
 
 import helm_python as helm
 import pytest
+import yaml
 from tests.chart.rendering import NAMESPACE, SHAPES, Pod, Rendered, render, selects, shape
 from tests.chart.values import CHART
+
+from the_eye.rules.manifest import ValidatorRule, read_manifest
 
 LONG_NAMES = ("a" * 53, "the-eye-" + "b" * 45, "x-" * 26 + "y")
 """Helm allows 53 characters."""
@@ -199,6 +202,20 @@ def test_the_stores_to_try_out_outlive_the_release_with_their_passwords() -> Non
     for stateful_set in rendered.of("StatefulSet"):
         retention = stateful_set["spec"]["persistentVolumeClaimRetentionPolicy"]
         assert retention == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_artifact_hub_is_told_of_every_image_and_of_the_definition() -> None:
+    annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    images = yaml.safe_load(annotations["artifacthub.io/images"])
+    (definition,) = yaml.safe_load(annotations["artifacthub.io/crds"])
+    (crd,) = render().of("CustomResourceDefinition")
+
+    used = {container["image"] for pod in render().pods() for container in pod.containers()}
+    assert {each["image"] for each in images} == used
+    names = crd["spec"]["names"]
+    assert (definition["name"], definition["kind"]) == (crd["metadata"]["name"], names["kind"])
+    (example,) = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    assert isinstance(read_manifest(example), ValidatorRule)
 
 
 def test_the_passwords_of_the_stores_to_try_out_may_be_a_persons_own() -> None:
