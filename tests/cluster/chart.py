@@ -85,36 +85,39 @@ class Release(msgspec.Struct, frozen=True):
         kubectl.apply(*self.objects)
 
 
-def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
-    """Render the chart."""
-    values = {"operator": {"ruleNamespaces": list(rule_namespaces)}}
+def manifests(values: Mapping[str, Any], namespace: str) -> list[dict[str, Any]]:
+    """Render the chart; gives all its objects."""
     with helm.Chart.load(str(CHART)) as chart:
-        rendered = chart.render(values, name=RELEASE, namespace=namespace)
+        rendered = chart.render(dict(values), name=RELEASE, namespace=namespace)
     texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
-    objects = [found for text in texts for found in yaml.safe_load_all(text) if found]
-    operator, worker = (_pod(objects, component) for component in ("operator", "worker"))
+    return [found for text in texts for found in yaml.safe_load_all(text) if found]
+
+
+def render(namespace: str, rule_namespaces: Sequence[str] = ()) -> Release:
+    """Render the chart, and read what it says of operator and workers."""
+    objects = manifests({"operator": {"ruleNamespaces": list(rule_namespaces)}}, namespace)
+    operator, worker = (_pod(objects, part) for part in ("operator", "worker"))
     (rules,) = [volume["projected"]["sources"] for volume in worker["spec"]["volumes"] if volume["name"] == "rules"]
     return Release(
         namespace,
         tuple(rule_namespaces) or (namespace,),
-        tuple(found for found in objects if found["kind"] in PERMITTING and _component(found) == "operator"),
+        tuple(found for found in objects if found["kind"] in PERMITTING and component(found) == "operator"),
         {each["name"]: each["value"] for each in operator["spec"]["containers"][0]["env"] if "value" in each},
         worker["metadata"]["labels"],
         tuple(source["configMap"]["name"] for source in rules),
     )
 
 
-def _component(found: dict[str, Any]) -> str | None:
+def component(found: dict[str, Any]) -> str | None:
+    """Say what part of The Eye an object belongs to."""
     name: str | None = found["metadata"].get("labels", {}).get("app.kubernetes.io/component")
     return name
 
 
-def _pod(objects: list[dict[str, Any]], component: str) -> dict[str, Any]:
-    """Find the pod of a component's Deployment."""
+def _pod(objects: list[dict[str, Any]], part: str) -> dict[str, Any]:
+    """Find the pod of a part's Deployment."""
     (pod,) = [
-        found["spec"]["template"]
-        for found in objects
-        if found["kind"] == "Deployment" and _component(found) == component
+        found["spec"]["template"] for found in objects if found["kind"] == "Deployment" and component(found) == part
     ]
     found_pod: dict[str, Any] = pod
     return found_pod

