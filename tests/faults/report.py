@@ -1,13 +1,10 @@
 """The table of what was broken and what came of it, on the screen and in the documentation."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from tests import provenance
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 MARK = "<!-- What follows is written by `make faults`. -->\n"
@@ -75,12 +72,4 @@ def write(rows: Iterable[Row]) -> None:
     """Replace what the documentation has below its mark."""
     text, mark, _ = DOCUMENT.read_text().partition(MARK)
     assert mark, f"{DOCUMENT} has no line {MARK}"
-    DOCUMENT.write_text(f"{text}{MARK}\n{_provenance()}\n\n{table(rows)}")
-
-
-def _provenance() -> str:
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607 - git is where the system has it
-    return (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at revision {revision.stdout.strip() or 'unknown'}, "
-        f"on {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}."
-    )
+    DOCUMENT.write_text(f"{text}{MARK}\n{provenance.line()}\n\n{table(rows)}")

@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic. What it measures is not tested here: that takes servers and quiet processors."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tests.load.bench.batches import Sender as BatchSender
 from tests.load.bench.batches import Waiting, whole_answer
 from tests.load.bench.figures import TARGETS, Figure, Runs, Target
 from tests.load.bench.fixed_rate import LATE_SECONDS, Schedule, Sender, measure
+from tests.load.bench.plots import Panel
 from tests.load.bench.rules import write_rules
 
 from the_eye.event import SentEvent, parse_event
@@ -301,3 +303,19 @@ def test_plots_are_text_with_names_made_safe() -> None:
     assert drawn.startswith("<svg")
     assert "a &lt; b" in drawn
     assert "one &amp; two" in drawn
+
+
+def test_courses_step_from_value_to_value_over_one_time() -> None:
+    panels = [
+        Panel("MiB", {"backlog": [(0.0, 0.0), (5.0, 2.0), (10.0, 1.0)]}),
+        Panel("workers", {"ready": [(10.0, 3.0)]}),
+    ]
+    drawn = plots.courses("a < b", panels, {"events are sent": (0.0, 5.0)})
+
+    assert "a &lt; b" in drawn
+    # Up at half the time to the panel's height, and down at its end to half of it.
+    up, down = re.findall(r"H([\d.]+)V([\d.]+)", drawn)
+    (start,) = re.findall(r'd="M([\d.]+) ([\d.]+)H', drawn)
+    assert float(up[0]) - float(start[0]) == pytest.approx((float(down[0]) - float(start[0])) / 2)
+    assert float(down[1]) - float(up[1]) == pytest.approx((float(start[1]) - float(up[1])) / 2)
+    assert drawn.count("<rect") == 1
