@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -13,6 +14,8 @@ from tests.chart.values import CHART, defaults
 
 from the_eye.rules.crd import definition
 from the_eye_api import metrics, shared_metrics
+
+ADAPTER = Path(__file__).parents[2] / "observability" / "prometheus-adapter.yaml"
 
 SECRETS = {"database": {"existingSecret": "database"}, "redis": {"existingSecret": "redis"}}
 OWN_STORES: dict[str, Any] = {"tryOut": {"enabled": False}, **SECRETS}
@@ -167,6 +170,18 @@ def test_what_scales_is_a_metric_of_the_apis(metric: str) -> None:
 
     told = {each.name for module in (metrics, shared_metrics) for each in listed(module)}
     assert defaults()[component][scaling][kind][key] in told
+
+
+def test_the_adapters_rules_are_for_what_scales() -> None:
+    rules = yaml.safe_load(ADAPTER.read_text())["rules"]
+
+    scaling = defaults()
+    assert [rule["seriesQuery"] for rule in rules["external"]] == [
+        scaling["worker"]["autoscaling"]["backlog"]["metric"]
+    ]
+    assert [rule["seriesQuery"] for rule in rules["custom"]] == [
+        scaling["api"]["autoscaling"]["requestsInFlight"]["metric"]
+    ]
 
 
 def test_the_api_scales_by_requests_in_flight_where_they_are_told() -> None:

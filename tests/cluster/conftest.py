@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import msgspec
 import pytest
+from tests.cluster import autoscaling_document
+from tests.cluster.autoscaling_document import COURSE
 from tests.cluster.control_plane import binaries, cluster, local
 from tests.cluster.control_plane.binaries import Binaries
 from tests.cluster.control_plane.cluster import ControlPlane
@@ -25,15 +27,28 @@ TEST_SECONDS = 120.0
 FIGURES = pytest.StashKey[dict[str, Any]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of writing the documentation."""
+    parser.addoption(
+        "--write-autoscaling", action="store_true", help="cluster: write the plot into docs/autoscaling.md"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Add the marker of the test that takes longest, which ``-m "not large"`` leaves out."""
     config.addinivalue_line("markers", "large: thousands of rules, which takes a minute or two")
     config.stash[FIGURES] = {}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was measured."""
-    if measured := terminalreporter.config.stash[FIGURES]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode) -> None:
+    """Show what was measured, and write it into the documentation when that is asked for and all went well."""
+    config = terminalreporter.config
+    if course := config.stash.get(COURSE, None):
+        terminalreporter.section("autoscaling")
+        terminalreporter.write(course.table())
+        if config.getoption("--write-autoscaling") and exitstatus == pytest.ExitCode.OK:
+            autoscaling_document.write(course)
+    if measured := config.stash[FIGURES]:
         terminalreporter.section("figures of the operator")
         terminalreporter.write_line(msgspec.json.format(msgspec.json.encode(measured)).decode())
 
