@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import msgspec
 import pytest
-from tests.cluster import autoscaling_document
+from tests import debian
+from tests.cluster import autoscaling_document, scraping
 from tests.cluster.autoscaling_document import COURSE
 from tests.cluster.control_plane import binaries, cluster, local
 from tests.cluster.control_plane.binaries import Binaries
@@ -148,8 +149,25 @@ def audited_control_plane(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def controllers(control_plane: ControlPlane) -> None:
     """Whether anything acts on what is stored: KUBEBUILDER_ASSETS may hold an API server alone."""
     if not control_plane.controllers:
         _without("KUBEBUILDER_ASSETS has no kube-controller-manager")
+
+
+@pytest.fixture(scope="session")
+def aggregating_control_plane(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane where servers of tests may serve APIs, which someone else's cluster cannot reach."""
+    if control_plane.front_proxy_ca_file is None:
+        pytest.skip("the API server of THE_EYE_TEST_KUBECONFIG's cluster has no way to a server of ours")
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> None:
+    """Debian's Prometheus, installed where that can be done."""
+    try:
+        debian.require(scraping.PROGRAM)
+    except debian.MissingPartError as error:
+        _without(str(error))

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -60,10 +60,6 @@ class Recording:
     def seconds(self) -> float:
         """The time now, as that of moments."""
         return time.monotonic() - self._begun
-
-    def between(self, first: float, last: float) -> Sequence[Moment]:
-        """Give the moments from one time to another."""
-        return [moment for moment in self.moments if first <= moment.seconds <= last]
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):

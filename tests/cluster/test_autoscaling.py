@@ -10,7 +10,6 @@ stands in; images and kubelets, for which node.py does.
 
 import itertools
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,6 @@ from lightkube.models.autoscaling_v2 import HorizontalPodAutoscalerCondition, Ho
 from lightkube.models.core_v1 import PodCondition, PodStatus
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Pod
-from tests import debian
 from tests.cluster import aggregated_api, chart, metrics_adapter, node, scraping
 from tests.cluster.aggregated_api import AggregatedApi
 from tests.cluster.autoscaling_document import COURSE, DOCUMENT, Course
@@ -108,7 +106,6 @@ class Scene(msgspec.Struct, frozen=True):
     prometheus: Prometheus
     metrics_apis: AggregatedApi
     postgres: MigratedPostgres
-
     client: Client
 
     def pods(self, component: str) -> list[Pod]:
@@ -158,20 +155,18 @@ def is_true(status: HorizontalPodAutoscalerStatus | PodStatus, kind: str) -> boo
 
 
 @pytest.fixture(scope="module")
-def scene(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(
+    aggregating_control_plane: ControlPlane,
+    controllers: None,
+    prometheus_program: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Scene]:
     """The Eye on a cluster with a metrics API, with one worker and two APIs that are ready."""
-    if not control_plane.controllers or control_plane.front_proxy_ca_file is None:
-        pytest.skip("another's cluster, or one without controllers, can be given no metrics API of ours")
-    try:
-        debian.require(scraping.PROGRAM)
-    except debian.MissingPartError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    del controllers, prometheus_program
     for client in ("httpx", "httpx2"):
         # They tell of each request, several a second for minutes.
         logging.getLogger(client).setLevel(logging.WARNING)
-    with made(control_plane, tmp_path_factory.mktemp("autoscaling")) as scene:
+    with made(aggregating_control_plane, tmp_path_factory.mktemp("autoscaling")) as scene:
         until(lambda: len(scene.pods("api")) == APIS and len(scene.pods("worker")) == MINIMUM, START_SECONDS)
         until(lambda: all(is_true(scene.autoscaler(of), "ScalingActive") for of in ("api", "worker")), LOOK_SECONDS)
         yield scene
