@@ -35,6 +35,7 @@ class BacklogBound:
         self._seen_at = time.monotonic()
         self._drained_bytes_per_second = 0.0
         self._full = False
+        metrics.BACKLOG_MAX_BYTES.set(max_bytes)
 
     def check(self) -> None:
         """Let a request in. Raises ProblemError: 503 with the seconds until there is room at the present rate."""

@@ -28,6 +28,7 @@ GROUP_SECONDS = Histogram(
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 QUEUE_ERRORS = Counter("the_eye_queue_write_errors", "Writes to the queue that were not confirmed.")
+BACKLOG_MAX_BYTES = Gauge("the_eye_backlog_max_bytes", "Memory of the queue beyond which events are refused.")
 BACKLOG_FULL = Gauge("the_eye_backlog_full", "1 while events are refused because the workers are too far behind.")
 TOKEN_REFUSALS = Counter(
     "the_eye_token_refusals", "Requests that were refused for their token, by the code of the answer.", ["code"]
