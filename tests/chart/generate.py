@@ -1,7 +1,9 @@
-"""`python -m tests.chart.generate` writes what is made of the chart: schema, table of values, and plain manifests."""
+"""`python -m tests.chart.generate` writes what is made of the chart: schema, values' table, manifests, Prometheus' rules."""
 
-from tests.chart import plain, readme, schema
+from tests.chart import plain, prometheus_rules, readme, schema
 
 if __name__ == "__main__":
     for module in (schema, readme, plain):
         module.FILE.write_text(module.make())
+    for file, text in prometheus_rules.make():
+        file.write_text(text)

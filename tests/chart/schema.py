@@ -91,6 +91,8 @@ QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["strin
 OWN_LABELS: Schema = TEXTS | {"propertyNames": {"not": {"pattern": "^app[.]kubernetes[.]io/"}}}
 """The labels that selectors look at are the chart's."""
 
+SHARE = text(r"0\.[0-9]+")
+
 POLICY = record(
     {"type": {"enum": ["Percent", "Pods"]}, "value": number(1), "periodSeconds": number(1, 1800)},
     required=("type", "value", "periodSeconds"),
@@ -118,9 +120,12 @@ BY_PATH: dict[str, Schema] = {
     "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "ruleset.name": text("[a-z0-9]([-a-z0-9]{0,198}[a-z0-9])?", optional=True),
     "worker.keda.query": text(),
+    "metrics.prometheusRule.grafanaUrl": text("https?://.+", optional=True),
 }
 
 BY_KEY: dict[str, Schema] = {
+    "acceptAvailability": SHARE,
+    "acceptLatency": SHARE,
     "affinity": OBJECT,
     "annotations": TEXTS,
     "averageValue": text(QUANTITY, optional=True),
@@ -137,6 +142,7 @@ BY_KEY: dict[str, Schema] = {
     "extraVolumeMounts": many(OBJECT | {"required": ["name", "mountPath"]}),
     "extraVolumes": many(OBJECT | {"required": ["name"]}),
     "fallbackReplicas": number(1),
+    "freshness": SHARE,
     "from": many(OBJECT),
     "hostnames": many(text(r"(\*\.)?" + NAME)),
     "hosts": many(text(r"(\*\.)?" + NAME)),
@@ -158,10 +164,12 @@ BY_KEY: dict[str, Schema] = {
     "preStopSeconds": number(0, 600),
     "priorityClassName": text(NAME, optional=True),
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "redisMemoryShare": SHARE,
     "repository": text("[a-z0-9]([a-z0-9._/-]*[a-z0-9])?"),
     "resources": record({"requests": QUANTITIES, "limits": QUANTITIES, "claims": many(OBJECT)}),
     "ruleNamespaces": many(text(LABEL)),
     "runAsUser": USER,
+    "runbookBaseUrl": text("[^ ]+"),
     "secretName": text(NAME, optional=True),
     "selector": TEXTS,
     "serverAddress": text("https?://.+", optional=True),

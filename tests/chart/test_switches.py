@@ -82,6 +82,11 @@ SWITCHES: dict[str, Switch] = {
         set(),
     ),
     "pod monitor": ({"metrics": {"podMonitor": {"enabled": True}}}, {"PodMonitor/the-eye"}, set()),
+    "rules of prometheus": (
+        {"metrics": {"prometheusRule": {"enabled": True}}},
+        {"PrometheusRule/the-eye"},
+        set(),
+    ),
     "without definition": (
         {"crds": {"enabled": False}},
         set(),

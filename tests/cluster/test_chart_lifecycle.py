@@ -30,7 +30,7 @@ Values = Mapping[str, Any]
 
 README = (CHART / "README.md").read_text()
 SHAPES = sorted((*CHART.glob("ci/*-values.yaml"), *CHART.glob("examples/*/values.yaml")))
-NOT_SERVED = {"HTTPRoute", "PodMonitor", "ScaledObject"}
+NOT_SERVED = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of other projects, whose definitions are not there."""
 
 MODES = ("enforce", "warn")
