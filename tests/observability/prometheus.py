@@ -42,9 +42,13 @@ class Prometheus:
         """Give all rules with their health and, for alerts, their state."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
-    def states(self, alert: str) -> set[str]:
-        """Give the states of an alert's rules: inactive, pending, firing."""
-        return {rule["state"] for rule in self.rules() if rule["type"] == "alerting" and rule["name"] == alert}
+    def firing(self) -> set[str]:
+        """Give the alerts that fire."""
+        return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"}
+
+    def wait_for_rules(self, seconds: float = PATIENCE) -> None:
+        """Wait until each rule was evaluated at least once."""
+        _wait(lambda: all(rule["health"] != "unknown" for rule in self.rules()), "rules to be evaluated", seconds)
 
     def alerts(self, name: str) -> list[dict[str, Any]]:
         """Give an alert's instances that are pending or firing, with their annotations."""

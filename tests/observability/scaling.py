@@ -1,7 +1,7 @@
 """Rules with all their durations made shorter, so that what takes minutes in production takes seconds in a test.
 
-There is one set of rules: a test runs it with windows, ``for`` and thresholds in seconds divided by a factor. What is
-bound to a histogram's buckets (250 ms, 10 s) stays.
+There is one set of rules: a test runs it with windows and ``for`` divided by a factor. Numbers in expressions stay, as
+do the bounds of histograms' buckets (250 ms, 10 s).
 """
 
 import re
