@@ -1,4 +1,4 @@
-"""`python -m tests.chart.generate` writes what is made of the chart: schema, values' table, manifests, Prometheus' rules."""
+"""`python -m tests.chart.generate` writes what is made of the chart: schema, table of values, manifests, rules."""
 
 from tests.chart import plain, prometheus_rules, readme, schema
 
