@@ -1,5 +1,7 @@
 """Each alert fires when it should and not when it nearly should, says what it is to say, and has its runbook."""
 
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,13 @@ def test_a_runbook_says_what_it_means_how_to_look_what_to_do_and_when_it_is_over
     assert lines[0] == f"# {name}"
     headings = [line for line in lines if line.startswith("## ")]
     assert headings == ["## What it means", "## How to look", "## What to do", "## When it is over"]
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] + rule["labels"].get("long", "") for rule in ALERTS])
+def test_it_links_to_a_panel_that_there_is(rule: dict[str, Any]) -> None:
+    link = re.fullmatch(r"/d/([a-z-]+)\?viewPanel=(\d+)", rule["annotations"]["dashboard"])
+    assert link is not None
+    dashboard = json.loads((ROOT / "observability" / "grafana" / f"{link[1]}.json").read_text())
+
+    assert dashboard["uid"] == link[1]
+    assert int(link[2]) in {panel["id"] for panel in dashboard["panels"] if panel["type"] != "row"}
