@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from tests.chart.prometheus_rules import FOLDER
+
+from the_eye_cli.main import main
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -23,6 +26,15 @@ GROUPS = [
     for group in yaml.safe_load((FOLDER / name).read_text())["groups"]
 ]
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
+COMMANDS = sorted(
+    {
+        command
+        for page in RUNBOOKS.glob("*.md")
+        for command in re.findall(r"(?:^\$ |`|-- )the-eye ([a-z]+(?: [a-z]+)?)", page.read_text(), re.MULTILINE)
+    }
+)
+"""Commands of ours that the runbooks name, without their options."""
+
 NAMES = list(dict.fromkeys(rule["alert"] for rule in ALERTS))
 
 
@@ -136,3 +148,11 @@ def test_it_links_to_a_panel_that_there_is(rule: dict[str, Any]) -> None:
 
     assert dashboard["uid"] == link[1]
     assert int(link[2]) in {panel["id"] for panel in dashboard["panels"] if panel["type"] != "row"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_runbooks_exists(command: str) -> None:
+    found = CliRunner().invoke(main, [*command.split(), "--help"])
+
+    assert found.exit_code == 0, found.output
+    assert found.output.splitlines()[0].split()[2:4][: len(command.split())] == command.split()

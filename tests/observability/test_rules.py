@@ -71,8 +71,7 @@ def test_an_event_that_vanished_from_redis_is_a_difference_of_the_ledger(stand: 
 
     assert alert["labels"]["severity"] == "page"
     assert alert["annotations"]["description"].startswith(f"{missing} events were accepted and are neither")
-    with stand.redis() as redis:
-        redis.hincrby("the-eye:__ledger__", "dead", missing)  # as its runbook says
+    stand.run("ledger", "settle", "--difference", str(missing))
     stand.prometheus.wait_until_quiet("TheEyeLedgerDifference")
 
 
