@@ -68,7 +68,7 @@ requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UP
 
 clean: ## Delete .venv and the tools' caches; data in .the-eye/ stays
 	@rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find docs observability operator services tests -name __pycache__ -prune -exec rm -rf {} +
+	@find clients docs observability operator services tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian's python3 has venv but may lack ensurepip: the venv is made without pip, and its pip installed from outside.
 $(BIN)/python:
@@ -91,7 +91,8 @@ $(VENV)/.build: requirements/build.txt $(BIN)/python
 	@requirements/install.sh build $(PYTHON) -m pip --python $(BIN)/python
 	@touch $@
 
-INSTALL_PROJECT = $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --no-index --editable .
+INSTALL_EDITABLE = $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --no-index --editable
+INSTALL_PROJECT = $(INSTALL_EDITABLE) .
 
 $(VENV)/.cli: requirements/cli.txt pyproject.toml $(VENV)/.build
 	@requirements/install.sh cli $(BIN)/python -m pip
@@ -99,9 +100,10 @@ $(VENV)/.cli: requirements/cli.txt pyproject.toml $(VENV)/.build
 	@touch $@
 
 # dev.txt holds all of cli.txt, so `make up` has nothing left to install afterwards.
-$(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.build
+$(VENV)/.dev: requirements/dev.txt pyproject.toml clients/python/pyproject.toml $(VENV)/.build
 	@requirements/install.sh dev $(BIN)/python -m pip
 	@$(INSTALL_PROJECT)
+	@$(INSTALL_EDITABLE) clients/python
 	@touch $(VENV)/.cli $@
 
 $(VENV)/.faults: tests/faults/requirements.txt $(VENV)/.dev
