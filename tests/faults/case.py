@@ -28,10 +28,12 @@ class Scale(msgspec.Struct, frozen=True):
     """How long a server is away, full, or refuses."""
     backlog: int
     """Events that wait while there is no worker."""
+    tracked: int
+    """Events that an application gives to the client."""
 
 
-SHORT = Scale(rounds=2, between=1_000, pause_seconds=5.0, outage_seconds=1.0, backlog=100_000)
-LONG = Scale(rounds=8, between=4_000, pause_seconds=20.0, outage_seconds=10.0, backlog=10_000_000)
+SHORT = Scale(rounds=2, between=1_000, pause_seconds=5.0, outage_seconds=1.0, backlog=100_000, tracked=50_000)
+LONG = Scale(rounds=8, between=4_000, pause_seconds=20.0, outage_seconds=10.0, backlog=10_000_000, tracked=1_000_000)
 
 
 class Case:

@@ -244,20 +244,20 @@ class Spooler:
                 self.bell.wait(self._spool.unwritable_for or float("inf"))
 
     def write(self) -> bool:
-        """Write what waits; false when nothing does, or when it cannot be written."""
+        """Write what waits; false when nothing does, or when not all of it can be written."""
         events = self._memory.take(WRITTEN)
         if not events:
             return False
+        written = 0
         try:
-            self._spool.insert(events)
+            written = self._spool.insert(events)
         except SpoolError as error:
-            self._memory.give_back(events)
             self._tally.fail(str(error))
             self._tally.log.say(
                 logging.ERROR, "The spool cannot be written (%s): events stay in memory meanwhile", error
             )
-        else:
-            self._tally.add(spooled=len(events))
-            self._memory.settle(events)
+        self._tally.add(spooled=written)
+        self._memory.settle(events[:written])
+        self._memory.give_back(events[written:])
         self._courier.bell.ring()
-        return not self._spool.unwritable_for
+        return written == len(events)

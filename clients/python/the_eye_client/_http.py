@@ -1,5 +1,6 @@
 """One request at a time over a connection that is kept, with a deadline for all of it."""
 
+import encodings.idna  # noqa: F401 - imported by the first connection otherwise: a fork meanwhile would leave half of it
 import gzip
 import http.client
 import io

@@ -31,13 +31,14 @@ RECOVERY_SECONDS = 5.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     place INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice: a flush waits for places
+    writer TEXT NOT NULL,
+    owner TEXT, -- who has it in hand
+    claimed_at REAL, -- wall-clock: what processes have in common, and what survives a reboot
     event_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    owner TEXT,
-    claimed_at REAL -- wall-clock: what processes have in common, and what survives a reboot
+    body BLOB NOT NULL -- last, so that the others are read without it
 )
 """
-_INSERT = "INSERT INTO events (event_id, body) VALUES (?, ?)"
+_INSERT = "INSERT INTO events (writer, event_id, body) VALUES (?, ?, ?)"
 # A claim from the future was made before the clock was set back.
 _FREE = """
 SELECT place, event_id, body FROM events
@@ -48,11 +49,16 @@ _CLAIM = "UPDATE events SET owner = ?, claimed_at = ? WHERE place = ?"
 _RELEASE = "UPDATE events SET owner = NULL WHERE owner = ?"
 _DELETE = "DELETE FROM events WHERE place = ?"
 _LAST = "SELECT max(place) FROM events"
-_LEFT = "SELECT EXISTS (SELECT 1 FROM events WHERE place <= ?)"
+_LEFT = "SELECT EXISTS (SELECT 1 FROM events WHERE place BETWEEN ? AND ? AND writer = ?)"
 
 
 class SpoolError(Exception):
     """Raised when the file cannot be used now; events then stay in memory."""
+
+    def __init__(self, error: sqlite3.Error | OSError) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.full = _code(error) == sqlite3.SQLITE_FULL
+        """Whether there is no room; fewer events may have some."""
 
 
 class Spool:
@@ -65,7 +71,7 @@ class Spool:
         """The last place that this process has written to."""
         self._path = path
         self._settings = settings
-        self._owner = uuid4().hex
+        self._name = uuid4().hex
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._unwritable_until = float("-inf")
@@ -75,6 +81,8 @@ class Spool:
         self._fresh = 0
         """Events written since the last batch was taken, and their bytes."""
         self._fresh_bytes = 0
+        self._settled_to = 0
+        """A place up to which nothing is left that this process has written."""
         self._settled: set[int] = set()
         """Places that have arrived but could not be deleted yet, as on a full disk."""
 
@@ -88,10 +96,19 @@ class Spool:
         """Seconds for which nothing is to be read either; 0 when all is well."""
         return max(0.0, self._broken_until - time.monotonic())
 
-    def insert(self, events: Sequence[QueuedEvent]) -> None:
-        """Write events; when this returns they are on disk."""
+    def insert(self, events: Sequence[QueuedEvent]) -> int:
+        """Write events, or the first ones that there is room for; gives how many are on disk then."""
+        try:
+            self._insert(events)
+        except SpoolError as error:
+            if error.full and len(events) > 1:
+                return self.insert(events[: len(events) // 2])
+            raise
+        return len(events)
+
+    def _insert(self, events: Sequence[QueuedEvent]) -> None:
         with self._transaction(inserting=True) as connection:
-            connection.executemany(_INSERT, ((event.event_id, event.body) for event in events))
+            connection.executemany(_INSERT, ((self._name, event.event_id, event.body) for event in events))
             (last,) = connection.execute(_LAST).fetchone()
         with self.lock:
             self.written = last
@@ -111,10 +128,10 @@ class Spool:
         now = time.time()
         read: list[QueuedEvent] = []
         with self._transaction() as connection:
-            rows = connection.execute(_FREE, {"owner": self._owner, "now": now, "claim": CLAIM_SECONDS})
+            rows = connection.execute(_FREE, {"owner": self._name, "now": now, "claim": CLAIM_SECONDS})
             taken = limits.cut(self._collect(rows, read))
             rows.close()
-            connection.executemany(_CLAIM, ((self._owner, now, event.place) for event in read[:taken]))
+            connection.executemany(_CLAIM, ((self._name, now, event.place) for event in read[:taken]))
         with self.lock:
             self._fresh = self._fresh_bytes = 0
             self._taken_at = time.monotonic()
@@ -143,20 +160,23 @@ class Spool:
         self._due_at = float("-inf")
 
     def has_settled(self, place: int) -> bool:
-        """Whether no event up to a place is left, whichever process has it in hand."""
-        if place == 0:
+        """Whether none of the events that this process has written up to a place is left, whoever has it in hand."""
+        if place <= self._settled_to:
             return True
         if self.broken_for:
             return False
         with self._opened() as connection:
-            return not connection.execute(_LEFT, (place,)).fetchone()[0]
+            (left,) = connection.execute(_LEFT, (self._settled_to + 1, place, self._name)).fetchone()
+        if not left:
+            self._settled_to = place
+        return not left
 
     def close(self) -> None:
         """Leave to others what is not sent."""
         with self.lock:
             if self._connection is not None:
                 with self._transaction() as connection:
-                    connection.execute(_RELEASE, (self._owner,))
+                    connection.execute(_RELEASE, (self._name,))
             self.disconnect()
 
     def disconnect(self) -> None:
@@ -183,8 +203,7 @@ class Spool:
             except (sqlite3.Error, OSError) as error:
                 self.disconnect()  # which rolls back
                 self._leave_alone(error, inserting=inserting)
-                message = f"{type(error).__name__}: {error}"
-                raise SpoolError(message) from error
+                raise SpoolError(error) from error
 
     def _open(self) -> sqlite3.Connection:
         # For this user alone: it holds payloads. SQLite gives its other files the same mode. A file that is there must
@@ -205,7 +224,7 @@ class Spool:
         return connection
 
     def _leave_alone(self, error: sqlite3.Error | OSError, *, inserting: bool) -> None:
-        if _is_corrupt(error) and self._set_aside():
+        if _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} and self._set_aside():
             return
         until = time.monotonic() + RECOVERY_SECONDS
         if inserting:
@@ -226,5 +245,6 @@ class Spool:
         return True
 
 
-def _is_corrupt(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+def _code(error: sqlite3.Error | OSError) -> int:
+    """Give SQLite's primary result code; 0 where there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

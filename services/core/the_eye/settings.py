@@ -19,6 +19,9 @@ from msgspec import Meta
 
 PREFIX = "THE_EYE_"
 
+CLIENT_KEYS = frozenset({"THE_EYE_URL", "THE_EYE_TOKEN"})
+"""What the client of applications reads; an environment may be theirs as well."""
+
 T = TypeVar("T", bound="Group")
 
 
@@ -363,7 +366,7 @@ def _unknown(environ: Mapping[str, str], known: set[str]) -> set[str]:
     # Kubernetes injects these for a Service that is called the-eye, the-eye-api and so on.
     services = [key.removesuffix("SERVICE_HOST") for key in given if key.endswith("_SERVICE_HOST")]
     injected = tuple(service + part for service in services for part in ("SERVICE_", "PORT"))
-    return {key for key in given - known if not key.startswith(injected)}
+    return {key for key in given - known - CLIENT_KEYS if not key.startswith(injected)}
 
 
 def _log() -> structlog.typing.WrappedLogger:

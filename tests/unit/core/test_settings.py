@@ -43,6 +43,10 @@ def test_the_keys_of_all_groups_are_known_to_each() -> None:
     assert warnings(dict.fromkeys(keys, "") | {"PATH": "/bin"}, ApiSettings) == []
 
 
+def test_the_keys_of_the_client_are_known() -> None:
+    assert warnings({"THE_EYE_URL": "http://x", "THE_EYE_TOKEN": "x"}, ApiSettings) == []
+
+
 def test_what_kubernetes_injects_for_a_service_is_no_misspelling() -> None:
     """But only beside the address that comes with it."""
     injected = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"]
