@@ -32,7 +32,7 @@ class Row(msgspec.Struct, frozen=True):
     saw: str
     outage: float
     slowest: float
-    """Seconds, as the other times here."""
+    """Seconds, as the other times here; 0 where it was not measured."""
     accepted: int
     lost: int
     doubled: int
@@ -48,7 +48,7 @@ class Row(msgspec.Struct, frozen=True):
             f"{self.fault}: {self.how}" if self.how else self.fault,
             self.saw or "(nothing was sent)",
             _seconds(self.outage if self.saw else None),
-            _seconds(self.slowest if self.saw else None),
+            _seconds(self.slowest or None),
             f"{self.accepted:,}",
             f"{self.lost:,}",
             f"{self.doubled:,}",
