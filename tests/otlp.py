@@ -118,9 +118,9 @@ def _value(attribute: KeyValue) -> Any:
 
 
 @contextmanager
-def receiving() -> Iterator[OtlpReceiver]:
-    """Have a receiver."""
-    receiver = OtlpReceiver()
+def receiving(receiver: OtlpReceiver | None = None) -> Iterator[OtlpReceiver]:
+    """Have a receiver that takes all, or one of another kind."""
+    receiver = receiver or OtlpReceiver()
     receiver.start()
     try:
         yield receiver

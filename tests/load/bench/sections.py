@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from tests.load.bench import filling
+from tests.load.bench import filling, telemetry
 from tests.load.bench.figures import Figure
 from tests.load.bench.generators import Generators
 from tests.load.bench.rules import write_rules
@@ -44,14 +44,16 @@ class Plan(msgspec.Struct, frozen=True):
     batch_seconds: float
     latency_seconds: float
     fairness_rounds: int
+    telemetry_rounds: int
+    telemetry_seconds: float
     drain_events: int
     begin_until: float
     """Seconds after which no further round begins."""
     whole: bool
 
 
-QUICK = Plan(3, 0.8, 2.0, 1.5, 1.5, 1, 30_000, 29.0, whole=False)
-FULL = Plan(3, 8.0, 60.0, 20.0, 20.0, 3, 300_000, 3600.0, whole=True)
+QUICK = Plan(3, 0.8, 2.0, 1.5, 1.5, 1, 1, 1.5, 30_000, 29.0, whole=False)
+FULL = Plan(3, 8.0, 60.0, 20.0, 20.0, 3, 11, 5.0, 300_000, 3600.0, whole=True)
 
 
 def throughput(stand: Stand, plan: Plan) -> None:
@@ -121,6 +123,21 @@ def fairness(stand: Stand, plan: Plan) -> None:
                 fair.fixed_rate_beside(
                     f"quiet_{name}", flood(), LOW_CONNECTIONS, LOW_RATE, plan.latency_seconds, workers=workers
                 )
+
+
+def cost_of_telemetry(stand: Stand, plan: Plan) -> None:
+    """What metrics cost, and traces of one request in a hundred beside them.
+
+    Many short turns, each time in another order: what else the machine does counts for all alike.
+    """
+    with telemetry.measured(stand) as all_of_them:
+        for number in range(plan.telemetry_rounds):
+            first = number % len(all_of_them)
+            turns = all_of_them[first:] + all_of_them[:first]
+            _progress(f"telemetry, round {number + 1} of {plan.telemetry_rounds}")
+            for take in (telemetry.accept, telemetry.store):
+                for one in turns:
+                    take(stand, one, CONNECTIONS, plan.telemetry_seconds)
 
 
 def rules(stand: Stand, plan: Plan) -> None:
@@ -209,6 +226,7 @@ SECTIONS: dict[str, Section] = {
     "throughput": throughput,
     "latency": latency,
     "fairness": fairness,
+    "telemetry": cost_of_telemetry,
     "rules": rules,
     "workers": workers,
     "backlog": backlog,

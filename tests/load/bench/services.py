@@ -3,7 +3,7 @@
 import http.client
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from tests.load.bench.processes import Process, python
 from tests.load.bench.stores import Stores
-from tests.machine import free_addresses
+from tests.machine import NOTHING, free_addresses
 
 RULES = Path("k8s/rules")
 ANSWER_SECONDS = 10.0
@@ -22,7 +22,9 @@ WIDE_LIMITS = {
 }
 """Limits that are checked as ever and never reached: one application sends all there is."""
 
-DEFAULT_LIMITS: Mapping[str, str] = {}
+DEFAULT_LIMITS = NOTHING
+
+THE_EYE = (sys.executable, "-m", "the_eye_cli")
 
 Samples = dict[str, float]
 """Values of metrics, summed over labels."""
@@ -87,10 +89,6 @@ def _environ(stores: Stores, changes: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _the_eye(command: str) -> list[str]:
-    return [sys.executable, "-m", "the_eye_cli", command]
-
-
 @contextmanager
 def bare(stores: Stores) -> Iterator[str]:
     """Run the bare application; gives its address."""
@@ -115,11 +113,13 @@ def _connects(host: str, port: int) -> bool:
 
 
 @contextmanager
-def api(stores: Stores, limits: Mapping[str, str] = WIDE_LIMITS) -> Iterator[Service]:
+def api(
+    stores: Stores, environ: Mapping[str, str] = WIDE_LIMITS, program: Sequence[str] = THE_EYE
+) -> Iterator[Service]:
     """Run ``the-eye api``."""
     address, metrics = free_addresses(2)
-    changes = {**limits, "THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
-    process = Process("api", _the_eye("api"), _environ(stores, changes), stores.folder / "api.log")
+    changes = {**environ, "THE_EYE_API_LISTEN": address, "THE_EYE_API_METRICS_LISTEN": metrics}
+    process = Process("api", [*program, "api"], _environ(stores, changes), stores.folder / "api.log")
     try:
         process.wait_until(lambda: _answers(address, "/readyz"))
         yield Service(process, address, metrics)
@@ -128,18 +128,25 @@ def api(stores: Stores, limits: Mapping[str, str] = WIDE_LIMITS) -> Iterator[Ser
 
 
 @contextmanager
-def workers(stores: Stores, layout: Layout, rules: Path = RULES) -> Iterator[list[Service]]:
+def workers(
+    stores: Stores,
+    layout: Layout,
+    rules: Path = RULES,
+    environ: Mapping[str, str] = NOTHING,
+    program: Sequence[str] = THE_EYE,
+) -> Iterator[list[Service]]:
     """Run workers."""
     started: list[Service] = []
     try:
         for metrics in free_addresses(layout.processes):
             changes = {
+                **environ,
                 "THE_EYE_WORKER_METRICS_LISTEN": metrics,
                 "THE_EYE_WORKER_THREADS": str(layout.threads),
                 "THE_EYE_RULES_DIR": str(rules),
             }
             log = stores.folder / "worker.log"
-            process = Process("worker", _the_eye("worker"), _environ(stores, changes), log)
+            process = Process("worker", [*program, "worker"], _environ(stores, changes), log)
             started.append(Service(process, metrics, metrics))
         for service in started:
             service.process.wait_until(lambda address=service.address: _answers(address, "/readyz"))  # type: ignore[misc]

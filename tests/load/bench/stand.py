@@ -45,7 +45,7 @@ class Stand:
 
     def bare_rate(self, connections: int, seconds: float) -> None:
         """Take the limit of the HTTP server."""
-        load = self._checked(self.generators.maximum(self.bare, connections, seconds))
+        load = self.checked(self.generators.maximum(self.bare, connections, seconds))
         self.runs.add(f"bare_{connections}", load.per_second, RATE)
 
     def api_rate(self, connections: int, seconds: float) -> None:
@@ -53,7 +53,7 @@ class Stand:
         self.stores.clear()
         before = self.api.samples()
         with self._used(f"api_{connections}", lambda: self._accepted(before)):
-            load = self._checked(self.generators.maximum(self.api.address, connections, seconds))
+            load = self.checked(self.generators.maximum(self.api.address, connections, seconds))
         self.runs.add(f"api_{connections}", load.per_second, RATE)
         self._note_groups(f"api_{connections}", before)
 
@@ -80,7 +80,7 @@ class Stand:
         self._from_rest(workers)
         before = self.api.samples()
         with self._stored(name, workers), self._used(name, lambda: self._accepted(before), workers):
-            load = self._checked(self.generators.maximum(self.api.address, connections, seconds))
+            load = self.checked(self.generators.maximum(self.api.address, connections, seconds))
         self.runs.add(f"{name}_accepted", load.per_second, RATE)
         self._note_groups(name, before)
         self._see_all_stored(before)
@@ -92,7 +92,7 @@ class Stand:
         before = self.api.samples()
         backlog = (self.stores.redis_url, self.stores.waiting, WAITING_MESSAGES)
         with self._stored(name, workers), self._used(name, lambda: self._accepted(before), workers):
-            self._checked(self.generators.batches(self.api.address, size, seconds, backlog=backlog))
+            self.checked(self.generators.batches(self.api.address, size, seconds, backlog=backlog))
         self._see_all_stored(before)
         self._note_lag(name)
 
@@ -106,7 +106,7 @@ class Stand:
         self._note_lag(name)
 
     def _fixed_rate(self, name: str, connections: int, rate: float, seconds: float) -> None:
-        load = self._checked(self.generators.fixed(self.api.address, connections, rate, seconds))
+        load = self.checked(self.generators.fixed(self.api.address, connections, rate, seconds))
         self.runs.add(f"{name}_rate", load.per_second, "requests/s")
         self.runs.add(f"{name}_p50_ms", load.p50_ms, "ms")
         self.runs.add(f"{name}_p99_ms", load.p99_ms, "ms")
@@ -145,7 +145,7 @@ class Stand:
     def fill_queue(self, events: int, seconds: float = REST_SECONDS) -> None:
         """Queue a backlog through the API, with no worker there."""
         self.stores.clear()
-        self._checked(self.generators.batches(self.api.address, BATCH, seconds, most=events // BATCH))
+        self.checked(self.generators.batches(self.api.address, BATCH, seconds, most=events // BATCH))
 
     def drain_rate(
         self, name: str, events: int, layout: Layout, rules: Path = RULES, and_then: OnWorkers | None = None
@@ -225,7 +225,8 @@ class Stand:
             raise BenchError(message)
 
     @staticmethod
-    def _checked(load: Load) -> Load:
+    def checked(load: Load) -> Load:
+        """Give the load back. Raises BenchError when any request of it failed."""
         if load.failed:
             message = f"{load.failed} of {load.answers} requests failed"
             raise BenchError(message)
