@@ -29,6 +29,7 @@ class Prometheus:
     """Queries over HTTP."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=ANSWER_SECONDS)
 
     def query(self, expression: str) -> list[Sample]:

@@ -19,6 +19,7 @@ import yaml
 from tests.chart import prometheus_rules
 from tests.machine import THE_EYE, Machine, free_addresses, running
 from tests.observability import senders
+from tests.observability.elsewhere import telling
 from tests.observability.kubernetes import Kubernetes
 from tests.observability.prometheus import Prometheus
 from tests.observability.scaling import scaled
@@ -90,10 +91,10 @@ def _exported(file: Path) -> dict[str, str]:
 @contextmanager
 def standing(folder: Path) -> Iterator[Stand]:
     """Start all of it, under load, and stop it at the end of the block."""
-    operator_listen, prometheus_listen = free_addresses(2)
+    operator_listen, elsewhere_listen, prometheus_listen = free_addresses(3)
     rules = folder / "mounted"
-    config = _configure(folder, operator_listen)
-    with Kubernetes(folder, operator_listen).running() as kubernetes:
+    config = _configure(folder, operator_listen, elsewhere_listen)
+    with Kubernetes(folder, operator_listen).running() as kubernetes, telling(elsewhere_listen):
         _apply_rules(kubernetes)
         kubernetes.start_operator()
         kubernetes.deliver(rules)
@@ -107,13 +108,14 @@ def standing(folder: Path) -> Iterator[Stand]:
             prometheus.close()
 
 
-def _configure(folder: Path, operator_listen: str) -> Path:
-    """Make Prometheus look often, at shorter rules, and at the operator, too."""
+def _configure(folder: Path, operator_listen: str, elsewhere_listen: str) -> Path:
+    """Make Prometheus look often, at shorter rules, at the operator, too, and at what other programs tell."""
     config = yaml.safe_load(CONFIG.read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
         if job["job_name"] == "the-eye-operator":
             job["static_configs"] = [{"targets": [operator_listen]}]
+    config["scrape_configs"].append({"job_name": "elsewhere", "static_configs": [{"targets": [elsewhere_listen]}]})
     (folder / "rules").mkdir()
     for name, text in prometheus_rules.filled(THRESHOLDS).items():
         (folder / "rules" / name).write_text(scaled(text))

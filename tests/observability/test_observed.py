@@ -2,7 +2,7 @@
 
 from tests.observability.stand import Stand
 
-JOBS = ("the-eye-api", "the-eye-operator", "the-eye-worker")
+JOBS = ("elsewhere", "the-eye-api", "the-eye-operator", "the-eye-worker")
 
 
 def test_all_processes_are_scraped(stand: Stand) -> None:
