@@ -338,12 +338,16 @@ BACKLOG_ROW = Row(
         Graph(
             id=43,
             title="Bytes that wait",
-            description="Memory of the backlog, estimated by Redis. At THE_EYE_BACKLOG_MAX_BYTES events are refused "
-            "with 503 until there is room.",
+            description="Memory of the backlog, estimated by Redis, and the limit (THE_EYE_BACKLOG_MAX_BYTES) at which "
+            "events are refused with 503 until there is room.",
             runbook="TheEyeBacklogFillsSoon",
             width=8,
-            queries=(Query(single("the_eye_backlog_bytes"), "bytes"),),
+            queries=(
+                Query(single("the_eye_backlog_bytes"), "bytes"),
+                Query(f"max({select('the_eye_backlog_max_bytes')})", "limit"),
+            ),
             unit="bytes",
+            colors={"limit": "red"},
         ),
         Graph(
             id=44,
