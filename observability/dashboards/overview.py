@@ -102,8 +102,8 @@ NOW_ROW = Row(
             id=11,
             title="Events lost",
             description="Events that were accepted and are neither queued nor stored, duplicate or dead. Anything but "
-            "0 breaks the promise: do not flush, restart or fail over Redis before it is understood. Not counted: too "
-            "many messages wait, or no API has been seen.",
+            "0 breaks the promise: do not flush, restart or fail over Redis before it is understood; `the-eye ledger "
+            "show` prints the ledger. Not counted: too many messages wait, or no API has been seen.",
             runbook="TheEyeLedgerDifference",
             width=4,
             query=f"max(abs({select(DIFFERENCE)}))",
@@ -392,13 +392,17 @@ BACKLOG_ROW = Row(
             id=47,
             title="Ledger difference",
             description="Accepted less outcomes less queued, read in one moment. Above 0: events are lost. Below 0: "
-            "more outcomes than were accepted. It never leaves 0 by itself.",
+            "more outcomes than were accepted. Off 0 it stays there until `the-eye ledger settle` writes off what was "
+            "looked into.",
             runbook="TheEyeLedgerDifference",
             width=8,
-            queries=(Query(single(DIFFERENCE), "difference"),),
+            queries=(
+                Query(single(DIFFERENCE), "difference"),
+                Query(single(LEDGER, 'state="lost"'), "written off"),
+            ),
             unit="short",
             least=None,
-            colors={"difference": "red"},
+            colors={"difference": "red", "written off": "text"},
         ),
     ),
 )

@@ -186,6 +186,7 @@ OPERATOR_ROW = Row(
             title="Rules by state",
             description="Accepted: in force. Paused: frozen by the-eye.io/paused. Kept: refused, with an earlier "
             "version in force. Refused: none in force.",
+            runbook="TheEyeRulesRefused",
             width=8,
             queries=(Query(total(f"{OPERATOR}_rules", by="state"), "{{state}}"),),
             unit="short",
@@ -196,7 +197,7 @@ OPERATOR_ROW = Row(
             id=42,
             title="Reconciles",
             description="Reconciles a second by how they ended. Errors that repeat: its log names the cause.",
-            runbook="TheEyeOperatorSilent",
+            runbook="TheEyeOperatorAbsent",
             width=8,
             queries=(Query(or_zero(rate(f"{OPERATOR}_reconciles_total", by="outcome"), by="outcome"), "{{outcome}}"),),
             unit="ops",

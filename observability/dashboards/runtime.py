@@ -138,6 +138,7 @@ REDIS_ROW = Row(
             id=21,
             title="Memory",
             description="Used memory and maxmemory, if there is one. It follows the backlog.",
+            runbook="TheEyeRedisMemoryNearLimit",
             width=8,
             queries=(
                 Query(single(f"{REDIS}_memory_used_bytes"), "used"),
@@ -231,7 +232,7 @@ DATABASE_ROW = Row(
             title="Writes put off",
             description="Writes a second that are repeated because PostgreSQL could not take them, and whole messages "
             "that were set aside.",
-            runbook="TheEyeDeadEvents",
+            runbook="TheEyeDatabaseAway",
             width=8,
             queries=(
                 Query(or_zero(rate("the_eye_write_retries_total")), "put off"),

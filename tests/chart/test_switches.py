@@ -319,3 +319,14 @@ def test_grafana_finds_each_dashboard_as_it_is() -> None:
     assert {name: json.loads(text) for name, text in held.items()} == {
         name: json.loads(text) for name, text in files.items()
     }
+
+
+def test_panels_link_to_where_the_runbooks_are() -> None:
+    address = "https://git.example.com/the-eye/docs/runbooks"
+    values = {"dashboards": {"enabled": True}, "prometheusRule": {"runbookBaseUrl": f"{address}/"}}
+
+    found = render({"metrics": values}).of("ConfigMap")
+
+    texts = [text for each in found for name, text in each["data"].items() if name.endswith(".json")]
+    variables = [each for text in texts for each in json.loads(text)["templating"]["list"]]
+    assert [each["query"] for each in variables if each["name"] == "runbooks"] == [address] * 3

@@ -73,7 +73,7 @@ def happen(stand: Stand, shop: Shop) -> None:
     with stand.worker_frozen():
         _say("no worker takes anything", 60)
     _say("it works off what has gathered", 60)
-    stand.sender().send(event("unstorable"))
+    stand.sender.send(event("unstorable"))
     _say("an event could not be stored", 40)
 
 

@@ -6,10 +6,12 @@ Whether Prometheus has data for all of it is tried with a real one in ``tests/ob
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import promql_parser
 import pytest
+import yaml
 from observability.dashboards import overview
 from observability.dashboards.__main__ import BOARDS, FOLDER, make
 from observability.dashboards.drawing import Series, draw
@@ -20,8 +22,10 @@ from promql_parser import MatchOp, VectorSelector
 
 HOME = Path(__file__).parents[3]
 
-ELSEWHERE = re.compile("namespace:.+|ALERTS.*|kube_horizontalpodautoscaler_.+|certmanager_.+|process_.+|python_gc_.+")
-"""Metrics that are recorded, Prometheus' own, other programs' or prometheus_client's."""
+RULES = FOLDER.parent / "prometheus"
+
+ELSEWHERE = re.compile("ALERTS.*|kube_horizontalpodautoscaler_.+|certmanager_.+|process_.+|python_gc_.+")
+"""Metrics that are Prometheus' own, other programs' or prometheus_client's."""
 
 LARGEST = 200_000
 """Bytes of a file: kubectl keeps what it applied in an annotation, and all of those have 256 KiB at most."""
@@ -38,6 +42,11 @@ def board(request: pytest.FixtureRequest) -> Board:
 def dashboard(board: Board) -> Dashboard:
     """The same as Grafana reads it."""
     return read(FOLDER / f"{board.uid}.json")
+
+
+def rules(file: str) -> list[dict[str, Any]]:
+    """Rules of Prometheus."""
+    return [rule for group in yaml.safe_load((RULES / file).read_text())["groups"] for rule in group["rules"]]
 
 
 def selectors(dashboard: Dashboard) -> Iterator[VectorSelector]:
@@ -84,6 +93,7 @@ def test_every_query_is_promql(dashboard: Dashboard) -> None:
 
 def test_every_metric_is_one_that_the_catalogue_has(dashboard: Dashboard) -> None:
     catalogue = set(re.findall(r"`(the_eye_\w+)`", (HOME / "docs" / "metrics.md").read_text()))
+    catalogue |= {rule["record"] for rule in rules("recording-rules.yaml")}
 
     def known(name: str) -> bool:
         return not {name, re.sub("_(bucket|sum|count)$", "", name)}.isdisjoint(catalogue)
@@ -130,19 +140,23 @@ def test_every_series_of_a_graph_has_a_name(dashboard: Dashboard) -> None:
             assert len(names) == len(set(names)), panel.title
 
 
-def test_ids_are_unique_and_unchanged(dashboard: Dashboard) -> None:
+def test_every_runbook_is_there(board: Board) -> None:
+    named = {panel.runbook for row in board.rows for panel in row.panels if panel.runbook}
+    assert named <= {path.stem for path in (HOME / "docs" / "runbooks").glob("*.md")}
+
+
+def test_ids_are_unique(dashboard: Dashboard) -> None:
     ids = [panel.id for panel in dashboard.panels]
     assert len(ids) == len(set(ids))
-    known = {(found.id, found.title) for found in dashboard.panels}
-    assert IDS_THAT_ARE_LINKED_TO[dashboard.uid] <= known
 
 
-IDS_THAT_ARE_LINKED_TO = {
-    "the-eye-overview": {(11, "Events lost"), (12, "Dead events"), (17, "Alerts that fire"), (45, "Time to drain")},
-    "the-eye-rules": {(12, "Rulesets at once"), (16, "Operator last succeeded")},
-    "the-eye-runtime": {(11, "Redis memory used"), (13, "Partitions for")},
-}
-"""What must not change: links from elsewhere would lead to another panel."""
+def test_every_alert_leads_to_a_panel_that_leads_to_a_runbook() -> None:
+    panels = {
+        f"{board.uid}?viewPanel={panel.id}": panel for board in BOARDS for row in board.rows for panel in row.panels
+    }
+    for alert in rules("alerts.yaml"):
+        link = alert["annotations"]["dashboard"].removeprefix("${grafanaUrl}/d/")
+        assert panels[link].runbook, alert["alert"]
 
 
 def test_panels_fill_the_rows_and_never_overlap(dashboard: Dashboard) -> None:
