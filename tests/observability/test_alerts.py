@@ -92,11 +92,14 @@ def _test(name: str, case: dict[str, Any]) -> dict[str, Any]:
         {"exp_labels": fire["labels"], "exp_annotations": {**_fixed(name), "description": fire["description"]}}
         for fire in case["fires"]
     ]
+    looks = [{"alertname": name, "eval_time": case["at"], "exp_alerts": expected}]
+    if "quiet_until" in case:
+        looks.append({"alertname": name, "eval_time": case["quiet_until"], "exp_alerts": []})
     return {
         "name": case["why"],
         "interval": case.get("interval", "1m"),
         "input_series": series,
-        "alert_rule_test": [{"alertname": name, "eval_time": case["at"], "exp_alerts": expected}],
+        "alert_rule_test": looks,
     }
 
 
@@ -112,6 +115,12 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
         assert any(not case["fires"] for case in cases), name
         severities = {fire["labels"]["severity"] for case in cases for fire in case["fires"]}
         assert severities == {rule["labels"]["severity"] for rule in ALERTS if rule["alert"] == name}, name
+
+
+def test_an_alert_that_waits_has_cases_that_look_a_minute_before_it_fires() -> None:
+    for rule in ALERTS:
+        fires = [case for case in CASES[rule["alert"]] if case["fires"]]
+        assert ("for" in rule) is all("quiet_until" in case for case in fires), rule["alert"]
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] + rule["labels"].get("long", "") for rule in ALERTS])
