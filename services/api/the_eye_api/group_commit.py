@@ -4,7 +4,7 @@ There is no timer: at low load nothing waits, at high load hundreds of events sh
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from functools import cache, partial
@@ -141,9 +141,10 @@ class GroupCommit:
 
 def _count(group: Sequence[_Waiting]) -> None:
     """Count what was accepted, once for each application; a request's events are all of one."""
-    accepted: Counter[str] = Counter()
+    accepted: dict[str, int] = {}  # a Counter would cost several times as much
     for waiting in group:
-        accepted[waiting.events[0].application] += len(waiting.events)
+        application = waiting.events[0].application
+        accepted[application] = accepted.get(application, 0) + len(waiting.events)
     for application, events in accepted.items():
         _accepted(application).inc(events)
 
