@@ -70,5 +70,6 @@ def clean(url: str) -> None:
         # Triggers would keep the applications.
         connection.execute("SET session_replication_role = replica")
         connection.execute(
-            "TRUNCATE events, dead_events, tokens, applications, revised_verdicts, revalidations RESTART IDENTITY"
+            "TRUNCATE events, event_kinds, dead_events, tokens, applications, revised_verdicts, revalidations, "
+            "users, sign_ins, sign_in_attempts, audit_log RESTART IDENTITY"
         )

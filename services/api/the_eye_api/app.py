@@ -30,6 +30,8 @@ from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import Ingest
 from the_eye_api.ingest_docs import document_ingest
 from the_eye_api.limits import RateLimiter, default_limit
+from the_eye_api.pages.router import pages_router
+from the_eye_api.pages.site import Site
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError, problem
 from the_eye_api.queries import query_handlers
 from the_eye_api.readiness import Readiness
@@ -53,6 +55,7 @@ class Api:
     def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings) -> None:
         self.queue = QueueWriter(queue)
         self.pool: AsyncPool = make_async_pool(store, "the-eye api", settings.database_pool_size)
+        self._site = Site(settings, store)
         self._token_copy = TokenCopyKeeper(
             queue,
             self._read_tokens,
@@ -97,6 +100,7 @@ class Api:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
         await self.pool.open()
+        self._site.open()
         await self.tokens.refresh()
         tasks = [
             asyncio.create_task(self.tokens.keep_fresh()),
@@ -114,6 +118,7 @@ class Api:
             await self._token_copy.close()
             await self.queue.close()
             await self.pool.close()
+            self._site.close()
 
     def _litestar(self) -> Litestar:
         app = Litestar(
@@ -121,6 +126,7 @@ class Api:
                 healthz,
                 readyz,
                 *query_handlers,
+                *pages_router(self._site),
                 create_static_files_router(
                     path=swagger.ASSETS_PATH,
                     directories=[swagger.assets_directory()],

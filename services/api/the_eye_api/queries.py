@@ -23,6 +23,7 @@ from the_eye.store.event_query import (
     Position,
     StoredEvent,
     find_application,
+    find_text,
     list_events,
     read_event,
 )
@@ -46,17 +47,7 @@ async def get_events(request: AnyRequest, caller: Reader, pool: Pool) -> Respons
         raise _unfit("invalid_range", Fault("from", "after_to", "from is not after to"))
     async with reading(pool) as connection:
         application_id = await _application(connection, caller, given.get("application"))
-        filter_ = EventFilter(
-            application_id=application_id,
-            session_id=given.get("session_id"),
-            category=given.get("category"),
-            name=given.get("name"),
-            valid=given.get("valid"),
-            rule=given.get("rule"),
-            since=given.get("from"),
-            until=given.get("to"),
-            oldest_first=given.get("order", False),
-        )
+        filter_ = await make_filter(connection, application_id, given)
         page = await _page(connection, filter_, given)
     return _json(page)
 
@@ -89,6 +80,23 @@ async def get_session_events(
 query_handlers = [get_events, get_event, get_session_events]
 
 
+async def make_filter(connection: AsyncConnection, application_id: int | None, given: Mapping[str, Any]) -> EventFilter:
+    """Make a filter of the parameters of a list."""
+    text = given.get("text")
+    return EventFilter(
+        application_id=application_id,
+        session_id=given.get("session_id"),
+        category=given.get("category"),
+        name=given.get("name"),
+        valid=given.get("valid"),
+        rule=given.get("rule"),
+        text=None if text is None else await find_text(connection, text),
+        since=given.get("from"),
+        until=given.get("to"),
+        oldest_first=given.get("order", False),
+    )
+
+
 def _json(answer: EventPage | StoredEvent) -> Response[bytes]:
     """Encode here: the payloads pass as bytes, which the framework's own encoding would not promise."""
     return Response(msgspec.json.encode(answer), media_type=MediaType.JSON)
@@ -114,11 +122,12 @@ async def _application(connection: AsyncConnection, caller: Caller, name: str | 
 
 
 async def _page(connection: AsyncConnection, filter_: EventFilter, given: Mapping[str, Any]) -> EventPage:
-    position = _position(filter_, given["cursor"]) if "cursor" in given else None
+    position = read_position(filter_, given["cursor"]) if "cursor" in given else None
     return await list_events(connection, filter_, position, given.get("limit", DEFAULT_LIMIT))
 
 
-def _position(filter_: EventFilter, cursor: str) -> Position:
+def read_position(filter_: EventFilter, cursor: str) -> Position:
+    """Read a cursor. Raises ProblemError: 400 for none of ours, 422 for one of another list."""
     try:
         return Position.parse(cursor, filter_)
     except CursorMismatchError as error:

@@ -55,11 +55,17 @@ def read_parameters(query: bytes, known: Sequence[QueryParameter]) -> dict[str, 
 
     Raises ProblemError (400) that names every faulty parameter.
     """
-    values: dict[str, Any] = {}
-    faults = list(_read(query, {parameter.name: parameter for parameter in known}, values))
+    values, faults = parse_parameters(query, known)
     if faults:
-        raise malformed(tuple(faults[:MAX_FAULTS]), "The query has faults.")
+        raise malformed(faults, "The query has faults.")
     return values
+
+
+def parse_parameters(query: bytes, known: Sequence[QueryParameter]) -> tuple[dict[str, Any], tuple[Fault, ...]]:
+    """Read a query string into values and the faults of those that cannot be read, which are None."""
+    values: dict[str, Any] = {}
+    faults = tuple(_read(query, {parameter.name: parameter for parameter in known}, values))
+    return values, faults[:MAX_FAULTS]
 
 
 def _read(query: bytes, known: Mapping[str, QueryParameter], values: dict[str, Any]) -> Iterator[Fault]:
@@ -117,7 +123,7 @@ def _read_uuid(text: str) -> UUID:
 _EATEN_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:\d\d)$")
 
 
-def _read_time(text: str) -> datetime:
+def read_time(text: str) -> datetime:
     """Read a time as events spell it, and one whose plus was not encoded, and so arrives as a space."""
     try:
         at = msgspec.convert(_EATEN_PLUS.sub(r"\1+\2", text), datetime)
@@ -148,7 +154,9 @@ def _read_cursor(text: str) -> str:
     return text
 
 
-def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
+def one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Make what reads one of a few words."""
+
     def read(text: str) -> Any:
         if text not in values:
             raise _FaultyError("invalid_value", f"one of {', '.join(values)}")
@@ -185,12 +193,20 @@ LIST_PARAMETERS = (
         _read_text,
         _LABEL,
     ),
-    QueryParameter("from", "Events that occurred at this time or later.", _read_time, _TIME, "2023-01-01T00:00:00Z"),
-    QueryParameter("to", "Events that occurred before this time.", _read_time, _TIME),
+    QueryParameter(
+        "text",
+        "Events that have this in their category or name, in whatever case, or whose id or session begins with it "
+        "(8 hexadecimal digits at the least).",
+        _read_text,
+        _LABEL,
+        "click",
+    ),
+    QueryParameter("from", "Events that occurred at this time or later.", read_time, _TIME, "2023-01-01T00:00:00Z"),
+    QueryParameter("to", "Events that occurred before this time.", read_time, _TIME),
     QueryParameter(
         "valid",
         "Events that break an enforced rule (false), or none (true).",
-        _one_of({"true": True, "false": False}),
+        one_of({"true": True, "false": False}),
         Schema(type=OpenAPIType.BOOLEAN),
     ),
     QueryParameter(
@@ -203,7 +219,7 @@ LIST_PARAMETERS = (
     QueryParameter(
         "order",
         "By the time the events occurred.",
-        _one_of({"newest": False, "oldest": True}),
+        one_of({"newest": False, "oldest": True}),
         Schema(type=OpenAPIType.STRING, enum=["newest", "oldest"], default="newest"),
     ),
     *PAGE_PARAMETERS,

@@ -1,4 +1,4 @@
-"""The application ``demo``, its token, and the commands that try The Eye out."""
+"""The application and the user ``demo``, their token and password, and the commands that try The Eye out."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import psycopg
 
+from the_eye.passwords import hash_password, new_password
 from the_eye.settings import Address, StoreSettings
 from the_eye.store.applications import (
     ApplicationError,
@@ -19,9 +20,11 @@ from the_eye.store.applications import (
     live_tokens,
 )
 from the_eye.store.connect import AsyncConnection, connect, parameters
+from the_eye.store.users import Role, UserError, create_user, list_users
 from the_eye.tokens import Scope, token_hash
 
 APPLICATION = "demo"
+USER = "demo"
 SCOPES = frozenset({Scope.INGEST, Scope.READ})
 CLIENT = "the-eye up"
 
@@ -44,6 +47,29 @@ async def demo_token(settings: StoreSettings, file: Path) -> str:
     except (ApplicationError, psycopg.Error, OSError) as error:
         raise DemoError(" ".join(str(error).split())) from error
     return token
+
+
+async def demo_password(settings: StoreSettings, file: Path) -> str:
+    """Give the password of the user ``demo``, an admin who is made with it when there are no users at all.
+
+    It is in ``file`` from then on. Empty when there are other users, or it is not known. Raises DemoError.
+    """
+    try:
+        return await asyncio.to_thread(_demo_password, settings, file)
+    except (UserError, psycopg.Error, OSError) as error:
+        raise DemoError(" ".join(str(error).split())) from error
+
+
+def _demo_password(settings: StoreSettings, file: Path) -> str:
+    with connect(settings, CLIENT) as connection:
+        users = {user.name for user in list_users(connection) if user.disabled_at is None}
+        if not users:
+            password = new_password()
+            with connection.transaction():
+                create_user(connection, USER, hash_password(password), Role.ADMIN)
+                write_private(file, f"{password}\n")
+            return password
+    return _read(file) if USER in users else ""
 
 
 def _read(file: Path) -> str:

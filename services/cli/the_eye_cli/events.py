@@ -1,9 +1,6 @@
 """``the-eye events``: stored events judged again, and the verdicts they had before."""
 
-import getpass
-import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,6 +19,7 @@ from the_eye.rules.rejudging import Rejudging
 from the_eye.rules.ruleset import RuleSet
 from the_eye.settings import RuleSettings
 from the_eye.store import revalidations
+from the_eye.store.audit_log import process_user
 from the_eye.store.connect import Connection
 from the_eye.store.past_events import PAGE_EVENTS, select_events
 from the_eye.store.revalidations import STATEMENT_SECONDS, Counts, GivenVerdict, Revalidation, Task
@@ -193,7 +191,7 @@ def _try_out(connection: Connection, task: Task) -> Counts:
 
 def _apply(connection: Connection, task: Task) -> Revalidation:
     progress = Progress()
-    run = revalidations.begin(connection, task, _who())
+    run = revalidations.begin(connection, task, process_user())
     if run.position:
         click.echo(f"going on with run {run.id}, begun by {run.started_by} at {shown(run.started_at)}", err=True)
     with stop_asked() as asked:
@@ -221,14 +219,6 @@ def stop_asked() -> Iterator[Signal]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 _WORDS = {

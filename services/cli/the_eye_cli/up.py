@@ -16,7 +16,7 @@ import click
 from the_eye.settings import PREFIX, Address, LogSettings
 from the_eye.store.connect import redact
 from the_eye_cli.console import Console
-from the_eye_cli.demo import DemoError, curl_lines, demo_token, write_private
+from the_eye_cli.demo import USER, DemoError, curl_lines, demo_password, demo_token, write_private
 from the_eye_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from the_eye_cli.preflight import DATABASE_URL, REDIS_URL, Observing, Plan, PreflightError, checked_plan
 from the_eye_cli.probes import reachable, why_no_database, why_no_queue, why_not_ok
@@ -70,7 +70,7 @@ ADDRESS = AddressType()
     type=click.Path(path_type=Path),
     default=Path(".the-eye"),
     show_default=True,
-    help="Folder of the data, the logs and the demo token.",
+    help="Folder of the data, the logs, the demo token and the demo password.",
 )
 @click.option(
     "--rules",
@@ -188,9 +188,9 @@ class Machine:
         await self._run_command("migrate", "Migrations", MIGRATE_SECONDS)
         await self._run_command("maintain", "Partitions", MAINTAIN_SECONDS)
         _write_environment(self._plan)
-        token = await self._demo_token()
+        token, password = await self._demo_token(), await self._demo_password()
         await _together(self._start_api(), self._start_workers(), self._start_prometheus())
-        Console(sys.stdout).line(summary(self._plan, token, time.monotonic() - started))
+        Console(sys.stdout).line(summary(self._plan, token, password, time.monotonic() - started))
         await self._maintain()
 
     async def _start_database(self) -> None:
@@ -253,6 +253,18 @@ class Machine:
             except DemoError as error:
                 step.done = f"has no token ({error})"
         return ""
+
+    async def _demo_password(self) -> str:
+        """Give the demo user's password, or nothing where it is not known."""
+        async with self._console.step("User demo", "ready") as step:
+            try:
+                password = await demo_password(self._plan.store, self._plan.data / "demo-password")
+            except DemoError as error:
+                step.done = f"is not to be had ({error})"
+                return ""
+            if not password:
+                step.done = "has no password that is known here"
+            return password
 
     async def _start_api(self) -> None:
         async with self._console.step("API", "ready"):
@@ -337,19 +349,20 @@ def _write_environment(plan: Plan) -> None:
     write_private(plan.data / ENVIRONMENT_FILE, lines)
 
 
-def summary(plan: Plan, token: str, seconds: float) -> str:
+def summary(plan: Plan, token: str, password: str, seconds: float) -> str:
     """Say where everything is and how to try it."""
     api, metrics = reachable(plan.api.api_listen), reachable(plan.api.api_metrics_listen)
     worker = reachable(plan.worker.worker_metrics_listen)
     others = f", up to port {plan.workers[-1].port}" if len(plan.workers) > 1 else ""
     database = shlex.join(plan.postgres.psql) if plan.postgres else redact(plan.store.database_url)
+    sign_in = f" (sign in as {USER} with {password})" if password else ""
     observed = (
         f"  Prometheus      {plan.prometheus.url}/alerts, {plan.prometheus.url}/targets\n" if plan.prometheus else ""
     )
     places = f"""
 The Eye is up after {seconds:.1f} s. Ctrl-C stops it.
 
-  Events          http://{api}/events
+  Pages           http://{api}/ui/events{sign_in}
   Swagger UI      http://{api}/api/schema/swagger-ui
   API metrics     http://{metrics}/metrics
   Worker metrics  http://{worker}/metrics{others}

@@ -198,6 +198,13 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """How long after SIGTERM connections go on, each until the next answer on it, which says that it is the last one.
     It is over at once when no connection is left."""
 
+    sign_in_seconds: Seconds = 12 * 60 * 60.0
+    """For how long a person stays signed in to the pages."""
+
+    forwarded_hops: Annotated[int, Meta(ge=0, le=10)] = 0
+    """Proxies before this process, such as an ingress controller, whose ``X-Forwarded-For`` is believed: it tells whose
+    attempts to sign in have failed too often. With 0 it is whoever opened the connection."""
+
     api_shutdown_seconds: Seconds = 20.0
     """How long requests may take to finish after that; Kubernetes kills 30 seconds after SIGTERM by default."""
 

@@ -17,6 +17,7 @@ from the_eye.queue import Outcome, Payload, QueuedEvent, Unfinished
 from the_eye.rules.ruleset import RuleSet
 from the_eye.store.connect import Connection, Pool
 from the_eye.store.dead_events import DeadEvent, acceptance, holds_events, set_aside
+from the_eye.store.event_kinds import KindsSeen
 from the_eye.store.events import Fate, Row, is_unstorable, write_events
 from the_eye.telemetry import telemetry
 from the_eye_worker import metrics
@@ -54,6 +55,7 @@ class EventStorer:
         self._rules = rules
         self._stopping = stopping
         self._dead = _DeadRows()
+        self._kinds = KindsSeen()
 
     def store(self, payload: Payload) -> list[Outcome]:
         """See to it that every event of a message is stored or set aside; return only then, with what became of each.
@@ -101,7 +103,19 @@ class EventStorer:
             middle = len(judged) // 2
             return self._write(judged[:middle], dead) + self._write(judged[middle:], dead)
         _count([one.row for one in judged], fates)
+        self._note_kinds([one.row for one in judged])
         return [_OUTCOMES[fate] for fate in fates]
+
+    def _note_kinds(self, rows: Sequence[Row]) -> None:
+        """Make new kinds known to those who search; it is no reason to store anything again."""
+        new = self._kinds.new((row.event.category, row.event.name) for row in rows)
+        if not new:
+            return
+        try:
+            with self._pool.connection() as connection:
+                self._kinds.tell(connection, new)
+        except psycopg.Error as error:
+            log.warning("kinds_not_noted", error=reason(error))
 
     def _until_stored(self, rows: Sequence[Row]) -> list[Fate]:
         """Try until the database takes the rows or says that they are at fault."""
