@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up venv venv-dev test test-cluster test-observability images bench faults lint typecheck format requirements clean
+.PHONY: help up venv venv-dev test test-cluster test-observability test-pages images bench faults lint typecheck format requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ images: $(VENV)/.dev ## Build the images without Docker, and run each; takes roo
 
 test-observability: $(VENV)/.dev ## Run the tests on a real Prometheus, Debian's; takes minutes
 	@$(BIN)/pytest tests/observability $(ARGS)
+
+test-pages: $(VENV)/.dev ## Run the tests of the pages in Debian's chromium; ARGS=--write-screenshots renews those in docs
+	@$(BIN)/pytest tests/pages $(ARGS)
 
 bench: $(VENV)/.dev ## Measure what it can do; QUICK=1 takes a minute, ONLY=throughput,rows some parts
 	@$(BIN)/python -m tests.load.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)

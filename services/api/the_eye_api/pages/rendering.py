@@ -1,7 +1,7 @@
 """Pages as HTML: templates, and the headers that keep a browser from doing what no page asks for."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -87,6 +87,16 @@ def shown_time(at: datetime, digits: int = 3) -> str:
     return text[: len(text) - 6 + digits].removesuffix(".")
 
 
+def shown_lapse(lapse: timedelta) -> str:
+    """Write how long something took, in the unit that fits; it may be negative, where clocks differ."""
+    seconds = abs(lapse.total_seconds())
+    sign = "-" if lapse < timedelta() else ""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{sign}{seconds / length:.1f} {unit}"
+    return f"{sign}{seconds:.1f} s" if seconds >= 1 else f"{sign}{seconds * 1000:.0f} ms"
+
+
 def shown_number(number: int) -> str:
     """Group a number's digits."""
     return f"{number:,}"
@@ -102,7 +112,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(time=shown_time, number=shown_number)
+    made.filters.update(lapse=shown_lapse, number=shown_number, time=shown_time)
     made.globals.update(root=ROOT, asset=asset, version=version("the-eye"))
     return made
 

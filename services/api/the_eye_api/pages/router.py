@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
-from the_eye_api.pages import events, signing_in
+from the_eye_api.pages import event, events, signing_in
 from the_eye_api.pages.access import NotSignedInError, provide_admin, provide_user, refuse_forgery
 from the_eye_api.pages.rendering import ASSETS_FOLDER, ROOT, SafeHeaders, environment, html, htmx_folder, render
 from the_eye_api.pages.site import Site
@@ -53,6 +53,9 @@ def pages_router(site: Site) -> list[Any]:
             events.get_events,
             events.get_histogram,
             events.get_export,
+            event.get_event,
+            event.get_data,
+            event.get_session,
             get_nothing,
         ],
         dependencies={
