@@ -19,7 +19,7 @@ from the_eye.telemetry import telemetry
 from the_eye_api import metrics
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from the_eye.tracing import Creation
 
 Write = Callable[[Sequence[QueuedEvent], Sequence[Mapping[str, str]]], Awaitable[None]]
 """Puts events on disk in the queue with the contexts of their traced requests, or raises QueueUnavailableError."""
@@ -35,8 +35,8 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
     size: int
     """Payload bytes."""
     settle: Settle
-    creation: "Span | None"
-    """Until the turn has come; None where the request is not traced."""
+    creation: "Creation | None"
+    """None where the request is not traced."""
 
 
 class GroupCommit:

@@ -10,10 +10,9 @@ from the_eye.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     import psycopg
-    from opentelemetry.trace import Span
     from structlog.typing import EventDict, WrappedLogger
 
-    from the_eye.tracing import Carrier, Tracing
+    from the_eye.tracing import Carrier, Creation, Tracing
 
     AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
@@ -48,15 +47,14 @@ class Telemetry:
         """Give the same as a histogram takes it."""
         return None if self.tracing is None else dict(self.tracing.ids()) or None
 
-    def creation(self, events: int) -> "Span | None":
-        """Begin the span of a request's events, from being accepted to their turn to be written.
-
-        None where the request is not traced.
-        """
+    def creation(self, events: int) -> "Creation | None":
+        """Note that a request's events begin to wait for their turn; None where the request is not traced."""
         return None if self.tracing is None else self.tracing.creation(events)
 
-    def sending(self, creations: "Sequence[Span | None]", events: int) -> "AbstractContextManager[Sequence[Carrier]]":
-        """End the spans of ``creations`` and make that of their common write; gives what the message has to carry."""
+    def sending(
+        self, creations: "Sequence[Creation | None]", events: int
+    ) -> "AbstractContextManager[Sequence[Carrier]]":
+        """Make the span of the write of ``creations``; gives what the message has to carry."""
         return nullcontext(()) if self.tracing is None else self.tracing.sending(creations, events)
 
     def processing(self, carriers: "Sequence[Carrier]") -> AbstractContextManager[None]:

@@ -3,10 +3,11 @@
 A request that is not sampled has no span: the SDK's own samplers decide after a span was begun, which costs 10 µs. So
 whether a request is sampled is decided here, and the SDK records all that it is given.
 
-``POST /events`` (server) has the child ``create events`` (producer), whose context the message carries. What many
-requests share, the write of a group (``send events``, client) and the work on a message (``process events``,
-consumer), links each of their ``create events``, and is its child where there is just one: then one trace leads from
-HTTP to SQL. With several it is a trace of its own, since a span has one parent.
+``POST /events`` (server) has the child ``send events`` (producer), the write of its group, whose context the message
+carries; ``process events`` (consumer), the work on the message, links it and is its child: one trace leads from HTTP to
+SQL. Where a group has several sampled requests, each has a ``create events`` (producer) of its own, whose contexts the
+message carries, and ``send events`` and ``process events`` are traces of their own that link them, for a span has one
+parent.
 """
 
 import logging
@@ -16,12 +17,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import psycopg
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -49,6 +50,15 @@ _LOW_64_BITS: Final = (1 << 64) - 1
 _NO_PARENT: Final = Context()
 _UNSAMPLED: Final = ("-00", "-02")
 """Ends of a ``traceparent`` whose sender has decided against it: reading it whole would cost such a request 8 µs."""
+
+
+class Creation(NamedTuple):
+    """Events of a sampled request that wait for their turn to be written."""
+
+    context: Context
+    begun: int
+    """Nanoseconds since 1970."""
+    events: int
 
 
 class Tracing:
@@ -97,22 +107,36 @@ class Tracing:
             return {}
         return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
 
-    def creation(self, events: int) -> Span | None:
-        """Begin the span of a request's events that wait for their turn; None where the request is not sampled."""
+    def creation(self, events: int) -> Creation | None:
+        """Note that a request's events begin to wait for their turn; None where the request is not sampled."""
         if not trace.get_current_span().is_recording():
             return None
-        attributes = _messaging("create", {"messaging.batch.message_count": events})
-        return self._tracer.start_span("create events", None, SpanKind.PRODUCER, attributes)
+        return Creation(get_current(), time.time_ns(), events)
 
     @contextmanager
-    def sending(self, creations: Iterable[Span | None], events: int) -> Iterator[Sequence[Carrier]]:
-        """End the creations and make the span of their write; gives the contexts for the message."""
-        sampled = [span for span in creations if span is not None]
-        for span in sampled:
-            span.end()
-        contexts = [trace.set_span_in_context(span, _NO_PARENT) for span in sampled[:MAX_CARRIED]]
-        with self._shared("send", SpanKind.CLIENT, contexts, {"messaging.batch.message_count": events}):
+    def sending(self, creations: Iterable[Creation | None], events: int) -> Iterator[Sequence[Carrier]]:
+        """Make the span of a write, and those of ``creations`` if there are several; gives what the message carries."""
+        sampled = [creation for creation in creations if creation is not None]
+        if not sampled:
+            yield ()
+            return
+        attributes = _messaging("send", {"messaging.batch.message_count": events})
+        if len(sampled) == 1:
+            span = self._tracer.start_span("send events", sampled[0].context, SpanKind.PRODUCER, attributes)
+            contexts = [trace.set_span_in_context(span, _NO_PARENT)]
+        else:
+            contexts = [self._created(creation) for creation in sampled[:MAX_CARRIED]]
+            span = self._shared("send events", SpanKind.CLIENT, contexts, attributes)
+        with self.active(span):
             yield [self._carrier(context) for context in contexts]
+
+    def _created(self, creation: Creation) -> Context:
+        attributes = _messaging("create", {"messaging.batch.message_count": creation.events})
+        span = self._tracer.start_span(
+            "create events", creation.context, SpanKind.PRODUCER, attributes, start_time=creation.begun
+        )
+        span.end()
+        return trace.set_span_in_context(span, _NO_PARENT)
 
     def _carrier(self, context: Context) -> Carrier:
         carrier: dict[str, str] = {}
@@ -123,26 +147,19 @@ class Tracing:
     def processing(self, carriers: Iterable[Carrier]) -> Iterator[None]:
         """Make the span of the work on a message that carries these."""
         contexts = [self._propagator.extract(carrier, _NO_PARENT) for carrier in carriers]
-        with self._shared("process", SpanKind.CONSUMER, contexts, {}):
-            yield
-
-    @contextmanager
-    def _shared(
-        self, operation: str, kind: SpanKind, contexts: Sequence[Context], attributes: Mapping[str, int]
-    ) -> Iterator[None]:
-        """Make a span of what is done for several requests at once, if any of them is sampled, and have it active."""
         if not contexts:
             yield
             return
-        span = self._tracer.start_span(
-            f"{operation} events",
-            contexts[0] if len(contexts) == 1 else _NO_PARENT,
-            kind,
-            _messaging(operation, attributes),
-            [Link(trace.get_current_span(context).get_span_context()) for context in contexts],
-        )
-        with self.active(span):
+        with self.active(self._shared("process events", SpanKind.CONSUMER, contexts, _messaging("process", {}))):
             yield
+
+    def _shared(
+        self, name: str, kind: SpanKind, contexts: Sequence[Context], attributes: Mapping[str, str | int]
+    ) -> Span:
+        """Begin a span of what is done for several requests at once, or for one whose child it then is."""
+        parent = contexts[0] if len(contexts) == 1 else _NO_PARENT
+        links = [Link(trace.get_current_span(context).get_span_context()) for context in contexts]
+        return self._tracer.start_span(name, parent, kind, attributes, links)
 
     @contextmanager
     def active(self, span: Span) -> Iterator[None]:

@@ -16,7 +16,7 @@ from tests.otlp import OtlpReceiver, receiving
 
 from the_eye.queue.messages import TRACE_CONTEXTS, EnvelopeEncoder, Payload
 from the_eye.settings import SettingsError, TelemetrySettings
-from the_eye.tracing import FLUSH_SECONDS, Tracing
+from the_eye.tracing import FLUSH_SECONDS, Creation, Tracing
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
@@ -130,7 +130,7 @@ def test_a_sampler_by_ratio_alone_looks_at_the_trace_s_id() -> None:
 
 def group(tracing: Tracing, requests: int) -> list[Mapping[str, str]]:
     """Have a group written that has so many sampled requests, and one that is not; gives what its message carries."""
-    creations: list[trace.Span | None] = [None]
+    creations: list[Creation | None] = [None]
     for _ in range(requests):
         parent = tracing.sampled({})
         assert parent is not None
@@ -145,11 +145,10 @@ def test_what_one_request_has_done_is_its_child(tracing: Tracing, receiver: Otlp
         pass
     tracing.stop()
 
-    (creation,) = receiver.named("create events")
-    for name in ("send events", "process events"):
-        (span,) = receiver.named(name)
-        assert (span.trace_id, span.parent_id) == (creation.trace_id, creation.span_id)
-        assert span.links == ((creation.trace_id, creation.span_id),)
+    (request,), (sending,), (processing,) = map(receiver.named, ("POST /events", "send events", "process events"))
+    assert (sending.trace_id, sending.parent_id) == (request.trace_id, request.span_id)
+    assert (processing.trace_id, processing.parent_id) == (request.trace_id, sending.span_id)
+    assert processing.links == ((request.trace_id, sending.span_id),)
 
 
 def test_what_several_requests_share_is_a_trace_of_its_own_that_links_them(
@@ -160,6 +159,10 @@ def test_what_several_requests_share_is_a_trace_of_its_own_that_links_them(
     tracing.stop()
 
     creations = receiver.named("create events")
+    requests = receiver.named("POST /events")
+    assert {(span.trace_id, span.parent_id) for span in creations} == {
+        (span.trace_id, span.span_id) for span in requests
+    }
     assert len({span.trace_id for span in creations}) == 3
     for name in ("send events", "process events"):
         (span,) = receiver.named(name)
