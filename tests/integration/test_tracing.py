@@ -29,7 +29,7 @@ from the_eye.store.applications import create_application, create_token
 from the_eye.store.connect import Connection, connect
 from the_eye.tokens import Scope
 
-DEADLINE = 60.0
+DEADLINE = 90.0
 PROVIDERS_STOP_SECONDS = 30.0
 """How long OpenTelemetry's own end would wait for the exporter."""
 
@@ -136,8 +136,8 @@ def living(folder: Path, valkey: Valkey, url: str, **changes: str) -> Iterator[H
     }
     with connect(StoreSettings(database_url=url), "test") as connection:
         house = House(folder, connection, settings)
-        house.start()
         try:
+            house.start()
             yield house
         finally:
             house.stop()
