@@ -7,6 +7,7 @@ route; this module's ASGI application stands before it and passes on what is not
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -23,10 +24,10 @@ from the_eye.queue import QueueUnavailableError
 from the_eye.telemetry import telemetry
 from the_eye.tokens import Caller
 from the_eye.tokens import Scope as TokenScope
-from the_eye_api import metrics
+from the_eye_api import cloudevents, metrics
 from the_eye_api.auth import TokenSnapshot
 from the_eye_api.body import ClientDisconnectedError, read_body
-from the_eye_api.ingest import MAX_BATCH_BYTES, Accepted, Ingest, queue_unavailable, split_array, split_lines
+from the_eye_api.ingest import MAX_BATCH_BYTES, Accepted, Ingest, Split, queue_unavailable, split_array, split_lines
 from the_eye_api.limits import RateLimitedError
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
 from the_eye_api.protocol import Answer
@@ -100,6 +101,8 @@ class Edge:
             headers = _headers(cast("RawHeaders", scope["headers"]))
             if headers.get(b"content-type", _JSON) != _JSON or b"content-encoding" in headers:
                 return False
+            if cloudevents.BINARY_MARK in headers:
+                return False
             caller = self._tokens.recall(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
             if caller is None:
                 return False
@@ -158,16 +161,25 @@ class Edge:
             self._in_flight += 1
 
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
-        _media_type(headers, JSON_TYPES)
+        media_type = _media_type(headers, JSON_TYPES | cloudevents.STRUCTURED_TYPES)
         body = await read_body(headers, receive, limit=MAX_EVENT_BYTES, count=_count_single)
+        if media_type in cloudevents.STRUCTURED_TYPES:
+            body = cloudevents.from_structured(body)
+        elif cloudevents.BINARY_MARK in headers:
+            body = cloudevents.from_binary(headers, body)
         return await self._ingest.accept_one(caller, body)
 
     async def _accept_batch(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
-        media_type = _media_type(headers, JSON_TYPES | NDJSON_TYPES)
+        split = _SPLITS[_media_type(headers, _SPLITS.keys())]
         body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, count=_count_batch)
-        split = split_lines if media_type in NDJSON_TYPES else split_array
         return await self._ingest.accept_batch(caller, body, split)
 
+
+_SPLITS: Mapping[str, Split] = (
+    dict.fromkeys(JSON_TYPES, split_array)
+    | dict.fromkeys(NDJSON_TYPES, split_lines)
+    | dict.fromkeys(cloudevents.BATCH_TYPES, cloudevents.split_cloudevents)
+)
 
 _count_single = metrics.REQUEST_BYTES.labels(SINGLE).inc
 _count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
@@ -204,7 +216,7 @@ def _headers(raw: RawHeaders) -> Headers:
     return headers
 
 
-def _media_type(headers: Headers, supported: frozenset[str]) -> str:
+def _media_type(headers: Headers, supported: AbstractSet[str]) -> str:
     """Tell the body's media type; without a header it is JSON. Raises ProblemError: 415."""
     stated = headers.get(b"content-type", b"application/json").decode("latin-1")
     media_type = stated.partition(";")[0].strip().lower()

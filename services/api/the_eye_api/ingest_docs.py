@@ -30,6 +30,24 @@ EXAMPLE_EVENT: dict[str, Any] = {
     "data": {"host": "www.consumeraffairs.com", "path": "/", "element": "chat bubble"},
     "timestamp": "2023-01-01T09:15:27.243860Z",
 }
+CLOUDEVENT: dict[str, Any] = {
+    "type": "object",
+    "description": (
+        "A CloudEvent 1.0. Its `id` becomes the event_id (the UUIDv5 of source and id unless it is a UUID), its `type` "
+        "up to the last dot the category and after it the name, its `time` the timestamp; the session is `sessionid`, "
+        "or without that `subject`. Other attributes are not kept."
+    ),
+    "required": ["specversion", "id", "source", "type", "time", "sessionid", "data"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"type": "string", "minLength": 1},
+        "time": {"type": "string", "format": "date-time"},
+        "sessionid": {"type": "string", "format": "uuid"},
+        "data": {"type": "object"},
+    },
+}
 _PROBLEMS = {
     "400": (
         "Malformed; `errors` lists every fault with its JSON path",
@@ -90,9 +108,14 @@ def _send_event(references: dict[type, Any]) -> Operation:
     return Operation(
         operation_id="SendEvent",
         summary="Send an event",
-        description=f"{_SHARED_TEXT} A body has at most {MAX_EVENT_BYTES} bytes, also when it is decompressed.",
+        description=(
+            f"{_SHARED_TEXT} A body has at most {MAX_EVENT_BYTES} bytes, also when it is decompressed. With `ce-*` "
+            "headers the request is a CloudEvent in binary mode, and its body that one's `data`."
+        ),
         tags=["sending"],
-        request_body=_body({"application/json": references[SentEvent]}, EXAMPLE_EVENT),
+        request_body=_body(
+            {"application/json": references[SentEvent], "application/cloudevents+json": CLOUDEVENT}, EXAMPLE_EVENT
+        ),
         responses={"202": _answer("Accepted", references[Accepted], {"event_id": EXAMPLE_EVENT["session_id"]})}
         | _problems(references),
     )
@@ -101,6 +124,7 @@ def _send_event(references: dict[type, Any]) -> Operation:
 def _send_batch(references: dict[type, Any]) -> Operation:
     array = {"type": "array", "items": references[SentEvent], "minItems": 1, "maxItems": MAX_BATCH_EVENTS}
     lines = {"type": "string", "description": "One event a line."}
+    clouds = array | {"items": CLOUDEVENT}
     return Operation(
         operation_id="SendEvents",
         summary="Send many events",
@@ -109,7 +133,10 @@ def _send_batch(references: dict[type, Any]) -> Operation:
             "is decompressed; a malformed event is refused alone, and only when none is good the answer is 400."
         ),
         tags=["sending"],
-        request_body=_body({"application/json": array, "application/x-ndjson": lines}, [EXAMPLE_EVENT]),
+        request_body=_body(
+            {"application/json": array, "application/x-ndjson": lines, "application/cloudevents-batch+json": clouds},
+            [EXAMPLE_EVENT],
+        ),
         responses={"202": _answer("Accepted", references[BatchAccepted], {"accepted": 1, "refused": []})}
         | _problems(references),
     )
