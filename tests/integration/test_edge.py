@@ -282,7 +282,7 @@ def test_an_unsupported_form_is_named(edge: Edge) -> None:
     """With what is supported."""
     form = edge.send(body(), Content_Type="application/x-www-form-urlencoded")
     assert problem(form, 415)["code"] == "unsupported_media_type"
-    assert form.headers["accept"] == "application/json"
+    assert form.headers["accept"] == "application/cloudevents+json, application/json"
     packed = edge.send(body(), Content_Encoding="br")
     assert problem(packed, 415)["code"] == "unsupported_encoding"
     assert packed.headers["accept-encoding"] == "gzip, zstd"
