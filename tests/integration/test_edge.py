@@ -24,7 +24,7 @@ from tests.integration.conftest import clean
 from tests.machine import free_addresses
 from tests.servers import Postgres, Valkey, wait_until
 
-from the_eye.queue import EVENTS_QUEUE, EnvelopeEncoder, QueuedEvent
+from the_eye.queue import EVENTS_QUEUE, REPLAYS_QUEUE, EnvelopeEncoder, QueuedEvent
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store.applications import (
     create_application,
@@ -80,9 +80,16 @@ class Edge:
 
     def queued(self) -> list[QueuedEvent]:
         """Read what is in the queue, in order."""
+        return self._in(EVENTS_QUEUE)
+
+    def replays(self) -> list[QueuedEvent]:
+        """Read what waits to be stored again, in order."""
+        return self._in(REPLAYS_QUEUE)
+
+    def _in(self, queue: str) -> list[QueuedEvent]:
         dramatiq.set_encoder(EnvelopeEncoder())
         with redis.Redis.from_url(self.queue.redis_url) as client:
-            name = f"{self.queue.queue_namespace}:{EVENTS_QUEUE}"
+            name = f"{self.queue.queue_namespace}:{queue}"
             ids: list[Any] = client.lrange(name, 0, -1)
             raw: list[Any] = client.hmget(f"{name}.msgs", ids) if ids else []
         return [event for message in raw for event in dramatiq.Message.decode(message).args[0].events()]

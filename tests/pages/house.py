@@ -1,13 +1,18 @@
 """What the tests of pages need of The Eye: events that were sent and stored, and someone who may see them."""
 
+import json
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx
+import psycopg
 from playwright.sync_api import Page
 from tests.machine import Machine, until
+
+from the_eye.store.dead_events import DeadEvent, set_aside
 
 STORED_SECONDS = 60.0
 LONG = "a value that goes on and on without a place to break it " + "x" * 400
@@ -38,6 +43,34 @@ class House:
         page.get_by_label("Password").fill(self.password)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/ui/events")
+
+    def sends(self, token: str) -> bool:
+        """Whether an event can be sent with a token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.client.post("/events", json=event(), headers=headers).status_code == 202
+
+    def put_to_death(self, made: dict[str, Any]) -> str:
+        """Set an event aside as a worker would that could not store it; give its id."""
+        with psycopg.connect(self._database(), autocommit=True) as connection:
+            row = connection.execute("SELECT id FROM applications WHERE name = 'demo'").fetchone()
+            assert row is not None
+            body = json.dumps({name: value for name, value in made.items() if name != "event_id"}).encode()
+            dead = DeadEvent(
+                kind="event",
+                code="22P02",
+                error="it could not be stored just then",
+                original=body,
+                event_id=UUID(made["event_id"]),
+                application_id=row[0],
+                received_at=datetime.now(UTC),
+            )
+            set_aside(connection, [dead])
+        return str(made["event_id"])
+
+    def _database(self) -> str:
+        found = re.search(r"^export THE_EYE_DATABASE_URL=(.*)$", (self.machine.data / "env").read_text(), re.MULTILINE)
+        assert found is not None
+        return shlex.split(found[1])[0]
 
     def send(self, *events: dict[str, Any]) -> list[UUID]:
         """Send events and wait until they are stored."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from litestar.static_files import create_static_files_router
 
 from the_eye.queue import QueueWriter
 from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
-from the_eye.store.applications import live_tokens
+from the_eye.store.applications import live_tokens, note_uses
 from the_eye.store.connect import AsyncPool, make_async_pool
 from the_eye.telemetry import telemetry
 from the_eye.tokens import Caller, Scope
@@ -55,7 +55,7 @@ class Api:
     def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings) -> None:
         self.queue = QueueWriter(queue)
         self.pool: AsyncPool = make_async_pool(store, "the-eye api", settings.database_pool_size)
-        self._site = Site(settings, store)
+        self._site = Site(settings, store, queue, self.pool)
         self._token_copy = TokenCopyKeeper(
             queue,
             self._read_tokens,
@@ -97,6 +97,14 @@ class Api:
         async with self.pool.connection() as connection:
             return await live_tokens(connection)
 
+    def end_streams(self) -> None:
+        """End what would otherwise go on for as long as someone watches."""
+        self._site.live.close()
+
+    async def _note_uses(self, hashes: Iterable[bytes]) -> None:
+        async with self.pool.connection() as connection:
+            await note_uses(connection, hashes)
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
         await self.pool.open()
@@ -104,6 +112,7 @@ class Api:
         await self.tokens.refresh()
         tasks = [
             asyncio.create_task(self.tokens.keep_fresh()),
+            asyncio.create_task(self.tokens.keep_uses(self._note_uses)),
             asyncio.create_task(self._token_copy.keep(lambda: self.tokens.live)),
             asyncio.create_task(self.backlog.keep_looking()),
         ]

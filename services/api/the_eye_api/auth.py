@@ -1,7 +1,7 @@
 """Who may do what: bearer tokens, looked up in a snapshot that never costs a request a database read."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -18,6 +18,9 @@ Tokens = Mapping[bytes, Caller]
 
 READ_SECONDS = 2.0
 """Deadline of reading the tokens: together with the longest refresh, a revoked token is out within 10 seconds."""
+
+USES_SECONDS = 60.0
+"""How often it is written which tokens were used."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +46,8 @@ class TokenSnapshot:
         self._copied = False
         self._callers: dict[str, Caller] = {}
         """Who was let in since the tokens were read, by header."""
+        self._used: set[str] = set()
+        """The same since they were last written."""
         self.live: Tokens | None = None
         """What the database said at the last refresh; None when it did not answer."""
 
@@ -83,8 +88,24 @@ class TokenSnapshot:
             log.warning("tokens_taken_from_copy", read_at=copy.read_at.isoformat(), tokens=len(copy.tokens))
 
     def _replace(self, tokens: Tokens, *, copied: bool) -> None:
+        self._used.update(self._callers)
         self._tokens, self._copied = tokens, copied
         self._callers = {}
+
+    async def keep_uses(self, write: Callable[[Iterable[bytes]], Awaitable[None]]) -> None:
+        """Have the hashes of tokens that were used written once a minute, until cancelled.
+
+        What cannot be written is tried again with what was used meanwhile.
+        """
+        while True:
+            await asyncio.sleep(USES_SECONDS)
+            used, self._used = self._used, set()
+            try:
+                if used:
+                    await write([token_hash(header.removeprefix("Bearer ")) for header in used])
+            except psycopg.Error as error:
+                self._used |= used
+                log.warning("token_uses_not_written", error=str(error).partition("\n")[0])
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled."""

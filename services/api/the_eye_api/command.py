@@ -47,7 +47,7 @@ def api() -> None:
         # uvicorn handles it, and once it has stopped in order raises it again for whoever handled it before.
         signal.signal(number, lambda *_: None)
     spare_collector()
-    DrainingServer(_config(edge, settings), settings.api_drain_seconds).run(sockets=[listening])
+    DrainingServer(_config(edge, settings), settings.api_drain_seconds, edge.end_streams).run(sockets=[listening])
     shared_metrics.stop()
     diagnostics.stop()
     telemetry.stop()

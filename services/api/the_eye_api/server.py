@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
@@ -20,8 +21,9 @@ class DrainingServer(uvicorn.Server):
     still accepted: who was not told yet that others take over is served, too.
     """
 
-    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain_seconds: float, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
+        self._end_streams = end_streams
         self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -31,6 +33,7 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
+        self._end_streams()
         deadline = loop.time() + self._drain_seconds
         protocol = cast("type[BoundedProtocol]", self.config.http_protocol_class)
         protocol.end_connections(self.server_state)

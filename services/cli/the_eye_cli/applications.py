@@ -8,6 +8,7 @@ import click
 
 from the_eye.settings import QueueSettings, SettingsError
 from the_eye.store import applications
+from the_eye.store.audit_log import process_user, record
 from the_eye.token_copy import TokenCopyUnavailableError, withdraw_copy
 from the_eye.tokens import RateLimit, Scope
 from the_eye_cli.connect import one_line, store
@@ -45,8 +46,9 @@ def application() -> None:
 @click.argument("name")
 def create_application(name: str) -> None:
     """Create the application NAME."""
-    with store("application create") as connection:
+    with store("application create") as connection, connection.transaction():
         created = applications.create_application(connection, name)
+        record(connection, process_user(), "application created", name)
     click.echo(f"created application {created.name} (id {created.id})")
 
 
@@ -62,8 +64,9 @@ def list_applications(output: str) -> None:
 @click.argument("name")
 def disable_application(name: str) -> None:
     """Make the tokens of application NAME stop working within seconds; its events stay."""
-    with store("application disable") as connection:
+    with store("application disable") as connection, connection.transaction():
         applications.disable_application(connection, name)
+        record(connection, process_user(), "application disabled", name)
     _withdraw_copy()
     click.echo(f"disabled application {name}")
 
@@ -72,8 +75,9 @@ def disable_application(name: str) -> None:
 @click.argument("name")
 def enable_application(name: str) -> None:
     """Make the tokens of application NAME work again."""
-    with store("application enable") as connection:
+    with store("application enable") as connection, connection.transaction():
         applications.enable_application(connection, name)
+        record(connection, process_user(), "application enabled", name)
     click.echo(f"enabled application {name}")
 
 
@@ -92,8 +96,9 @@ def limit_application(name: str, events_per_second: float | None, burst: int | N
     limit = None
     if events_per_second is not None:
         limit = RateLimit(events_per_second, burst or max(1, int(2 * events_per_second)))
-    with store("application limit") as connection:
+    with store("application limit") as connection, connection.transaction():
         applications.limit_application(connection, name, limit)
+        record(connection, process_user(), "application limited", f"{name}, {_described(limit)}")
     click.echo(f"limited application {name} to {_described(limit)}")
 
 
@@ -119,8 +124,9 @@ def token() -> None:
 @click.option("--expires", type=Expiry(), help="When the token stops working. [default: never]")
 def create_token(name: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
     """Create a token and print it, this once, alone on standard output."""
-    with store("token create") as connection:
+    with store("token create") as connection, connection.transaction():
         created = applications.create_token(connection, name, map(Scope, scopes), expires)
+        record(connection, process_user(), "token created", f"token {created.id} of {name}")
     until = f" until {expires:%Y-%m-%dT%H:%M:%SZ}" if expires else ""
     click.echo(
         f"token {created.id} of {name} for {' and '.join(sorted(set(scopes)))}{until}; shown only now:", err=True
@@ -141,8 +147,9 @@ def list_tokens(name: str | None, output: str) -> None:
 @click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def revoke_token(token_id: int) -> None:
     """Make the token ID stop working within seconds."""
-    with store("token revoke") as connection:
+    with store("token revoke") as connection, connection.transaction():
         applications.revoke_token(connection, token_id)
+        record(connection, process_user(), "token revoked", f"token {token_id}")
     _withdraw_copy()
     click.echo(f"revoked token {token_id}")
 

@@ -1,19 +1,18 @@
 """``the-eye dead``: what could not be stored."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import click
 import msgspec
 
-from the_eye.queue import REPLAYS_QUEUE, QueuedEvent, QueueUnavailableError, enqueue_events, enqueue_message
+from the_eye.queue import QueueUnavailableError
+from the_eye.replaying import Replayer
 from the_eye.settings import QueueSettings
 from the_eye.store import dead_events
+from the_eye.store.audit_log import process_user, record
 from the_eye.store.dead_events import DeadEntry
 from the_eye_cli.connect import one_line, store
 from the_eye_cli.output import OUTPUT, show
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ID = click.IntRange(1, 2**63 - 1)
 
@@ -90,58 +89,21 @@ def replay(ids: tuple[int, ...], *, everything: bool) -> None:
     player = Replayer(QueueSettings.load())
     replayed: set[int] = set()
     with store("dead replay") as connection:
-        for batch in dead_events.batches(connection) if everything else [[dead_id] for dead_id in ids]:
-            replayed.update(dead_events.replay(connection, batch, player.enqueue))
+        try:
+            for batch in dead_events.batches(connection) if everything else [[dead_id] for dead_id in ids]:
+                replayed.update(dead_events.replay(connection, batch, player.enqueue))
+        except QueueUnavailableError as error:
+            message = f"the queue is away: {one_line(error)}"
+            raise click.ClickException(message) from error
+        finally:
+            if replayed:
+                record(connection, process_user(), "dead events replayed", dead_events.named(replayed))
     click.echo(f"replayed {len(replayed)}")
     for dead_id in dict.fromkeys(ids):
         if dead_id not in replayed:
             player.refused.setdefault(dead_id, "not there, or being replayed by someone else")
     if player.refused:
         raise click.ClickException("\n".join(f"{dead_id}: {reason}" for dead_id, reason in player.refused.items()))
-
-
-class Replayer:
-    """Puts dead events back into the queue and remembers why it could not."""
-
-    def __init__(self, settings: QueueSettings) -> None:
-        self._settings = settings
-        self.refused: dict[int, str] = {}
-
-    def enqueue(self, entries: Sequence[DeadEntry]) -> list[int]:
-        """Queue what can be queued; its ids are returned once it is on disk.
-
-        Raises click.ClickException when the queue is away.
-        """
-        events = {entry.id: queued(entry) for entry in entries if entry.kind == "event"}
-        try:
-            if events:
-                enqueue_events(self._settings, list(events.values()), REPLAYS_QUEUE)
-            return [*events, *(entry.id for entry in entries if entry.kind == "message" and self._whole(entry))]
-        except QueueUnavailableError as error:
-            message = f"the queue is away: {one_line(error)}"
-            raise click.ClickException(message) from error
-
-    def _whole(self, entry: DeadEntry) -> bool:
-        try:
-            enqueue_message(self._settings, entry.original)
-        except ValueError as error:
-            self.refused[entry.id] = one_line(error)
-            return False
-        return True
-
-
-def queued(entry: DeadEntry) -> QueuedEvent:
-    """Make a dead event the queued event it was, with its own id, so that a replay can be repeated."""
-    event_id, application_id, received_at = entry.event_id, entry.application_id, entry.received_at
-    if event_id is None or application_id is None or received_at is None:  # the table's constraint says otherwise
-        raise AssertionError(entry.id)
-    return QueuedEvent(
-        event_id=event_id,
-        application_id=application_id,
-        application=entry.application or "",
-        received_at=(received_at - _EPOCH) // timedelta(microseconds=1),
-        body=entry.original,
-    )
 
 
 @dead.command("discard")
@@ -151,4 +113,5 @@ def discard(dead_id: int) -> None:
     with store("dead discard") as connection:
         if not dead_events.discard(connection, dead_id):
             raise _unknown(dead_id)
+        record(connection, process_user(), "dead event discarded", str(dead_id))
     click.echo(f"discarded {dead_id}")

@@ -16,6 +16,7 @@ from the_eye.store.applications import (
     enable_application,
     list_tokens,
     live_tokens,
+    note_uses,
     revoke_token,
 )
 from the_eye.store.connect import Connection, connect, make_async_pool
@@ -201,3 +202,18 @@ def test_a_database_that_is_away_is_one_line_without_the_password() -> None:
     assert result.stderr.startswith("Error: database postgresql://someone@/nowhere?host=127.0.0.1&port=9: ")
     assert len(result.stderr.splitlines()) == 1
     assert "hunter2" not in result.output
+
+
+async def test_a_token_tells_when_it_was_last_used(connection: Connection, store_settings: StoreSettings) -> None:
+    """Not later than when it was revoked, though it is written a moment after."""
+    create_application(connection, "shop")
+    used, revoked, other = (create_token(connection, "shop", [scope]) for scope in Scope)
+    revoke_token(connection, revoked.id)
+
+    async with make_async_pool(store_settings, "test", 1) as pool, pool.connection() as opened:
+        await note_uses(opened, [token_hash(used.text), token_hash(revoked.text)])
+
+    seen = {token.id: token for token in list_tokens(connection)}
+    assert seen[used.id].last_used_at is not None
+    assert seen[revoked.id].last_used_at == seen[revoked.id].revoked_at
+    assert seen[other.id].last_used_at is None

@@ -147,7 +147,12 @@ def test_success_forgets_the_failures_of_a_name_alone(alice: Connection) -> None
         enter(alice, "wrong wrong wrong")
     enter(alice)
 
-    assert alice.execute("SELECT count(*) FROM sign_in_attempts").fetchone() == (USER_ATTEMPTS,)
+    assert alice.execute("SELECT count(*) FROM sign_in_attempts").fetchone() == (USER_ATTEMPTS - 1,)
+
+
+def test_success_is_no_failed_attempt_of_an_address(alice: Connection) -> None:
+    for _ in range(ADDRESS_ATTEMPTS + 1):
+        assert enter(alice) is not None
 
 
 @pytest.mark.parametrize("name", ["", "Alice", "a b", "-a", "a-", "é", "a\nb", "a\0b", "x" * 64])

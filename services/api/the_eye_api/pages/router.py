@@ -14,13 +14,13 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
-from the_eye_api.pages import event, events, signing_in
+from the_eye_api.pages import applications, event, events, live, problems, signing_in
 from the_eye_api.pages.access import NotSignedInError, provide_admin, provide_user, refuse_forgery
 from the_eye_api.pages.rendering import ASSETS_FOLDER, ROOT, SafeHeaders, environment, html, htmx_folder, render
 from the_eye_api.pages.site import Site
 from the_eye_api.problems import Problem, ProblemError, problem
 
-NAV = (("events", "Events"),)
+NAV = (("events", "Events"), ("live", "Live"), ("problems", "Problems"), ("applications", "Applications"))
 
 _YEAR = CacheControlHeader(max_age=365 * 24 * 60 * 60, public=True, immutable=True)
 
@@ -56,6 +56,9 @@ def pages_router(site: Site) -> list[Any]:
             event.get_event,
             event.get_data,
             event.get_session,
+            *live.handlers,
+            *problems.handlers,
+            *applications.handlers,
             get_nothing,
         ],
         dependencies={

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -52,6 +52,8 @@ class Token(msgspec.Struct, frozen=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+    """To a minute."""
 
 
 class NewToken(msgspec.Struct, frozen=True):
@@ -189,6 +191,7 @@ def list_tokens(connection: AnyConnection, application: str | None = None) -> li
         raise ApplicationError(message)
     query = """
         SELECT t.id, a.name AS application, t.hint, t.scopes, t.created_at, t.expires_at, t.revoked_at,
+               t.last_used_at,
                CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked'
                     WHEN t.expires_at <= now() THEN 'expired'
                     WHEN a.disabled_at IS NOT NULL THEN 'disabled'
@@ -200,6 +203,28 @@ def list_tokens(connection: AnyConnection, application: str | None = None) -> li
     return [msgspec.structs.replace(token, scopes=tuple(token.scopes)) for token in rows]
 
 
+def rotate_token(connection: AnyConnection, token_id: int, grace: timedelta) -> NewToken:
+    """Make a token that takes another's place, which works on for ``grace``.
+
+    Raises ApplicationError for an unknown id, for a token that does not work any more, and as ``create_token``.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            """SELECT a.name, t.scopes FROM tokens t JOIN applications a ON a.id = t.application_id
+                WHERE t.id = %s::bigint AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+                  FOR NO KEY UPDATE OF t""",
+            (token_id,),
+        ).fetchone()
+        if row is None:
+            message = f"there is no live token with the id {token_id}"
+            raise ApplicationError(message)
+        created = create_token(connection, row[0], _known_scopes(row[1]))
+        connection.execute(
+            "UPDATE tokens SET expires_at = least(expires_at, now() + %s) WHERE id = %s::bigint", (grace, token_id)
+        )
+    return created
+
+
 def revoke_token(connection: AnyConnection, token_id: int) -> None:
     """Make a token stop working within seconds; revoking it again changes nothing.
 
@@ -209,6 +234,13 @@ def revoke_token(connection: AnyConnection, token_id: int) -> None:
     if not connection.execute(query, (token_id,)).rowcount:
         message = f"there is no token with the id {token_id}"
         raise ApplicationError(message)
+
+
+async def note_uses(connection: psycopg.AsyncConnection[Any], hashes: Iterable[bytes]) -> None:
+    """Write that tokens were used just now."""
+    await connection.execute(
+        "UPDATE tokens SET last_used_at = least(now(), revoked_at) WHERE hash = ANY(%s)", (list(hashes),)
+    )
 
 
 async def live_tokens(connection: psycopg.AsyncConnection[Any]) -> Mapping[bytes, Caller]:

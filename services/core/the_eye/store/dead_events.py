@@ -1,6 +1,6 @@
 """What could not be stored, set aside until someone replays or discards it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -151,6 +151,14 @@ def replay(
         queued = enqueue(entries) if entries else ()
         connection.execute("DELETE FROM dead_events WHERE id = ANY(%s)", (list(queued),))
     return queued
+
+
+NAMED = 20
+
+
+def named(ids: Collection[int]) -> str:
+    """Name dead events for the audit log, or count them when they are many."""
+    return ", ".join(map(str, sorted(ids))) if len(ids) <= NAMED else f"{len(ids)} of them"
 
 
 def batches(connection: AnyConnection) -> Iterator[list[int]]:

@@ -43,11 +43,13 @@ def sign_in(connection: AnyConnection, name: str, password: str, address: str, l
     the password is looked at until it has succeeded, so that many at once are no more guesses than one by one.
     """
     subjects = [_subject("user", name), _subject("address", address)]
-    if not _may_attempt(connection, subjects) or not is_right(password, _password_hash(connection, name)):
+    attempt = _attempt(connection, subjects)
+    if not attempt or not is_right(password, _password_hash(connection, name)):
         return None
     text = secrets.token_urlsafe(32)
     with connection.transaction():
-        connection.execute("DELETE FROM sign_in_attempts WHERE subject = %s", (subjects[0],))
+        # Of the address only this one: whoever has an account could else go on guessing others' passwords.
+        connection.execute("DELETE FROM sign_in_attempts WHERE subject = %s OR id = ANY(%s)", (subjects[0], attempt))
         connection.execute("DELETE FROM sign_ins WHERE expires_at <= now()")
         # Once more whether the user may: they could have been disabled meanwhile.
         created = connection.execute(
@@ -66,8 +68,8 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
-def _may_attempt(connection: AnyConnection, subjects: Sequence[bytes]) -> bool:
-    """Note an attempt, unless there were too many."""
+def _attempt(connection: AnyConnection, subjects: Sequence[bytes]) -> list[int]:
+    """Note an attempt and give its rows; none when there were too many."""
     window = timedelta(seconds=LOCK_SECONDS)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ATTEMPTS_LOCK,))
@@ -78,9 +80,11 @@ def _may_attempt(connection: AnyConnection, subjects: Sequence[bytes]) -> bool:
         counts = dict(rows.fetchall())
         limits = (USER_ATTEMPTS, ADDRESS_ATTEMPTS)
         if any(counts.get(subject, 0) >= limit for subject, limit in zip(subjects, limits, strict=True)):
-            return False
-        connection.execute("INSERT INTO sign_in_attempts (subject) SELECT unnest(%s::bytea[])", (list(subjects),))
-    return True
+            return []
+        noted = connection.execute(
+            "INSERT INTO sign_in_attempts (subject) SELECT unnest(%s::bytea[]) RETURNING id", (list(subjects),)
+        )
+        return [row[0] for row in noted.fetchall()]
 
 
 def _password_hash(connection: AnyConnection, name: str) -> str | None:

@@ -1,0 +1,218 @@
+"""Measures the queries of every page on ten million events: writes the figures into docs/pages.md.
+
+Run from the root of the repository: ``.venv/bin/python -m docs.measure_pages``. It starts a PostgreSQL of its own,
+which takes 6 GB in a temporary folder, and a quarter of an hour. ``--url`` measures a database that is filled already.
+"""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import psycopg
+from psycopg import sql
+from tests.servers import Postgres, running
+from tests.traffic import fill
+
+from the_eye.settings import StoreSettings
+from the_eye.store.applications import list_applications, list_tokens
+from the_eye.store.audit_log import latest_acts
+from the_eye.store.connect import AsyncConnection, make_async_pool
+from the_eye.store.dead_events import list_dead
+from the_eye.store.event_histogram import read_histogram
+from the_eye.store.event_query import EventFilter, Position, find_text, list_summaries, read_event
+from the_eye.store.new_events import Watch
+from the_eye.store.partitions import partition_name
+from the_eye.store.problems import read_problems
+from the_eye_cli.migrate import migrate
+
+DOCUMENT = Path(__file__).with_name("pages.md")
+MARK = "<!-- What follows is written by docs/measure_pages.py. -->\n"
+
+MADE = 2_000_000
+COPIES = 4
+DAYS = 10
+"""Two million events are made of ten days, and copied four times to the ten days before."""
+
+ROUNDS = 40
+BARS = 48
+
+Query = Callable[[AsyncConnection], Awaitable[Any]]
+
+
+@contextmanager
+def filled() -> Iterator[str]:
+    """A database with ten million events."""
+    with running(Postgres) as server:
+        assert isinstance(server, Postgres)  # noqa: S101 - for the type checker
+        url = server.create_database("the_eye")
+        os.environ["THE_EYE_DATABASE_URL"] = url
+        migrate.main([], standalone_mode=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            fill(connection, MADE, DAYS, datetime.now(UTC).date())
+            multiply(connection)
+        yield url
+
+
+def multiply(connection: psycopg.Connection[Any]) -> None:
+    """Copy each day's events to earlier days, with ids of their own; indexes are built afterwards."""
+    connection.execute("SET maintenance_work_mem = '512MB'")
+    today = datetime.now(UTC).date()
+    for back in range(DAYS):
+        for copy in range(1, COPIES + 1):
+            source, day = today - timedelta(back), today - timedelta(back + copy * DAYS)
+            names = {
+                "source": sql.Identifier(partition_name(source)),
+                "target": sql.Identifier(partition_name(day)),
+                "shift": sql.Literal(timedelta(copy * DAYS)),
+                "copy": sql.Literal(str(copy)),
+                "first": sql.Literal(f"{day}T00:00:00Z"),
+                "end": sql.Literal(f"{day + timedelta(1)}T00:00:00Z"),
+            }
+            for statement in (
+                "CREATE TABLE {target} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STATISTICS)",
+                """INSERT INTO {target}
+                   SELECT "timestamp" - {shift}, gen_random_uuid(), received_at - {shift}, stored_at - {shift},
+                          md5({copy} || session_id)::uuid, application_id, valid, category, name, data, ruleset,
+                          violations, violated_rules FROM {source}""",
+                "ALTER TABLE events ATTACH PARTITION {target} FOR VALUES FROM ({first}) TO ({end})",
+            ):
+                connection.execute(sql.SQL(statement).format(**names))
+    connection.execute("INSERT INTO event_kinds SELECT DISTINCT category, name FROM events ON CONFLICT DO NOTHING")
+    connection.execute("VACUUM ANALYZE events")
+
+
+def queries(session: UUID, event: UUID, deep: Position) -> Iterator[tuple[str, str, Query]]:
+    """Give each query with its page and its name."""
+    now = datetime.now(UTC)
+    day: dict[str, Any] = {"since": now - timedelta(1)}
+    month: dict[str, Any] = {"since": now - timedelta(30)}
+
+    def listed(**fields: Any) -> Query:
+        return lambda connection: list_summaries(connection, EventFilter(**fields))
+
+    async def of_text(connection: AsyncConnection, text: str) -> Any:
+        return await list_summaries(connection, EventFilter(text=await find_text(connection, text), **month))
+
+    def counted(days: int, **fields: Any) -> Query:
+        since = now - timedelta(days)
+        return lambda connection: read_histogram(connection, EventFilter(**fields), since, now, BARS)
+
+    yield "Events", "last 24 hours", listed(**day)
+    yield "Events", "all time", listed()
+    yield "Events", "all time, the next page", lambda connection: list_summaries(connection, EventFilter(), deep)
+    yield "Events", "30 days, a large application", listed(application_id=1, **month)
+    yield "Events", "30 days, a small application", listed(application_id=6, **month)
+    yield "Events", "30 days, a frequent kind", listed(category="page interaction", name="pageview", **month)
+    yield "Events", "30 days, a rare kind", listed(category="account", name="deletion", **month)
+    yield "Events", "30 days, invalid", listed(valid=False, **month)
+    yield "Events", "30 days, a frequent rule", listed(rule="shop/pageview-host", **month)
+    yield "Events", "30 days, a rare rule", listed(rule="shop/rare", **month)
+    yield "Events", "30 days, text of frequent kinds", lambda connection: of_text(connection, "click")
+    yield "Events", "30 days, text of a rare kind", lambda connection: of_text(connection, "crash")
+    yield "Events", "30 days, the beginning of an id", lambda connection: of_text(connection, str(event)[:8])
+    yield "Events, histogram", "24 hours", counted(1)
+    yield "Events, histogram", "7 days", counted(7)
+    yield "Events, histogram", "50 days", counted(50)
+    yield "Events, histogram", "7 days, a large application", counted(7, application_id=1)
+    yield "Events, histogram", "30 days, a category", counted(30, category="account")
+    yield "Events, histogram", "30 days, a frequent rule", counted(30, rule="shop/pageview-host")
+    yield "Event", "one", lambda connection: read_event(connection, event)
+    yield "Session", "its events", listed(session_id=session, oldest_first=True)
+    yield "Problems", "last 24 hours", lambda connection: read_problems(connection, day["since"])
+    yield "Problems", "all time", lambda connection: read_problems(connection, None)
+
+
+async def measure(url: str) -> list[tuple[str, str, list[float]]]:
+    """Run each query many times, alone, after once that does not count; seconds."""
+    async with make_async_pool(StoreSettings(database_url=url), "measure", 1) as pool, pool.connection() as connection:
+        newest = (await list_summaries(connection, EventFilter(), None, 1)).events[0]
+        page = await list_summaries(connection, EventFilter(until=newest.timestamp - timedelta(20)), None, 1)
+        deep = Position(page.events[0].timestamp, page.events[0].event_id)
+        found = []
+        for title, name, query in queries(newest.session_id, newest.event_id, deep):
+            found.append((title, name, [await timed(query, connection) for _ in range(ROUNDS + 1)][1:]))
+        watch = Watch()
+        await watch.look(connection)
+        found.append(("Live", "a look for new events", [await timed(watch.look, connection) for _ in range(ROUNDS)]))
+        return found
+
+
+async def timed(query: Query, connection: AsyncConnection) -> float:
+    """Run a query; seconds."""
+    began = time.perf_counter()
+    await query(connection)
+    return time.perf_counter() - began
+
+
+def measure_acts(url: str) -> list[tuple[str, str, list[float]]]:
+    """The same for what admins look at."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        reads: dict[str, Callable[[Any], Any]] = {
+            "applications, tokens and the audit log": lambda it: (
+                list_applications(it),
+                list_tokens(it),
+                latest_acts(it, 50),
+            ),
+            "dead events": lambda it: list_dead(it, 100),
+        }
+        found = []
+        for name, read in reads.items():
+            seconds = []
+            for _ in range(ROUNDS):
+                began = time.perf_counter()
+                read(connection)
+                seconds.append(time.perf_counter() - began)
+            found.append(("Problems" if name == "dead events" else "Applications", name, seconds))
+        return found
+
+
+def written(url: str, found: list[tuple[str, str, list[float]]]) -> str:
+    """Write the figures as a table."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            """SELECT current_setting('server_version'), count(*), pg_size_pretty(pg_database_size(current_database())),
+                      (SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass) FROM events"""
+        ).fetchall()
+    version, events, size, partitions = rows[0]
+    machine = (
+        f"PostgreSQL {version.split()[0]} with its own defaults, {os.cpu_count()} processors, {events:,} events in "
+        f"{partitions} partitions: {size}. Each query ran {ROUNDS} times, planning and reading the answer included.\n"
+    )
+    lines = [
+        machine,
+        "| Page | Query | p50, ms | p95, ms |",
+        "|---|---|--:|--:|",
+    ]
+    for title, name, seconds in found:
+        cuts = statistics.quantiles(seconds, n=20)
+        lines.append(f"| {title} | {name} | {statistics.median(seconds) * 1000:.1f} | {cuts[18] * 1000:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--url", help="A database that is filled already.")
+def main(url: str | None) -> None:
+    """Fill, measure and write."""
+    if url is None:
+        with filled() as made:
+            _measure_into_document(made)
+    else:
+        _measure_into_document(url)
+
+
+def _measure_into_document(url: str) -> None:
+    figures = written(url, asyncio.run(measure(url)) + measure_acts(url))
+    kept = DOCUMENT.read_text().partition(MARK)[0].rstrip("\n")
+    DOCUMENT.write_text(f"{kept}\n\n{MARK}\n{figures}")
+
+
+if __name__ == "__main__":
+    main()
