@@ -9,6 +9,7 @@ import kmock
 import msgspec
 from tests.unit.operator.api_server import NAMESPACE, ApiServer
 
+from the_eye.rules.assembly import Problem
 from the_eye.rules.manifest import ValidatorRule
 from the_eye.rules.shards import INDEX, MAX_SHARDS, RuleSetIndex, Shard, manifests_of, read_index, read_shards
 from the_eye.settings import OperatorSettings
@@ -110,10 +111,20 @@ def published(server: ApiServer) -> tuple[RuleSetIndex, tuple[Shard, ...]]:
     """Read the published ruleset as a worker does; it must be whole."""
     index = read_index(server.data(RULESET)[INDEX].encode())
     assert isinstance(index, RuleSetIndex), index
-    slots = [server.data(f"{RULESET}-{slot}") for slot in range(MAX_SHARDS)]
-    shards = read_shards(index, {name: text.encode() for slot in slots for name, text in slot.items()})
+    shards = _shards(server, index)
     assert isinstance(shards, tuple), shards
     return index, shards
+
+
+def whole(server: ApiServer) -> bool:
+    """Whether a worker could read what is published; between the writes of two operators it keeps what it has."""
+    index = read_index(server.data(RULESET).get(INDEX, "").encode())
+    return isinstance(index, RuleSetIndex) and isinstance(_shards(server, index), tuple)
+
+
+def _shards(server: ApiServer, index: RuleSetIndex) -> tuple[Shard, ...] | Problem:
+    slots = [server.data(f"{RULESET}-{slot}") for slot in range(MAX_SHARDS)]
+    return read_shards(index, {name: text.encode() for slot in slots for name, text in slot.items()})
 
 
 def in_force(server: ApiServer) -> dict[str, int]:

@@ -29,6 +29,7 @@ from tests.unit.operator.operating import (
     operating,
     published,
     until,
+    whole,
 )
 from tests.unit.rules.making import cel
 
@@ -616,7 +617,7 @@ async def test_two_operators_at_once_come_to_the_same_and_fall_silent(server: Ap
         server.apply("a", **cel("nonsense("))
         server.apply("b", **cel("false"))
         server.delete("c")
-        await until(lambda: in_force(server) == {"a": 1, "b": 2})
+        await until(lambda: whole(server) and in_force(server) == {"a": 1, "b": 2})
         await until(lambda: server.condition("b", "Programmed") == "True Programmed")
         async with asyncio.timeout(PATIENCE):
             await quiet(server)
@@ -632,10 +633,10 @@ async def test_two_operators_agree_on_a_last_good_version_that_only_one_of_them_
     hesitant = msgspec.structs.replace(BRISK, operator_debounce_seconds=0.5)
     server.apply("a", **cel("true"))
     async with operating(server, BRISK), operating(server, hesitant) as other:
-        await until(lambda: in_force(server) == {"a": 1} and server.watching == 2)
+        await until(lambda: whole(server) and in_force(server) == {"a": 1} and server.watching == 2)
         await rest(other)
         server.apply("a", **cel("false"))
-        await until(lambda: in_force(server) == {"a": 2})
+        await until(lambda: whole(server) and in_force(server) == {"a": 2})
         server.apply("a", **cel("nonsense("))
         await until(lambda: server.status("a").get("observedGeneration") == 3)
         async with asyncio.timeout(2 * PATIENCE):
