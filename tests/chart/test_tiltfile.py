@@ -66,6 +66,15 @@ def test_every_image_of_the_eye_is_built_from_its_stage_and_used() -> None:
     }
 
 
+def test_tilt_down_deletes_all_but_the_definition_of_rules_and_with_it_the_rules() -> None:
+    down = Tilt(context=CONTEXT, subcommand="down").evaluate(TILTFILE)
+
+    kept = [found for found in down.manifests if found not in down.deleted()]
+    assert [(found["kind"], found["metadata"]["name"]) for found in kept] == [
+        ("CustomResourceDefinition", "validatorrules.the-eye.io")
+    ]
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_changed_sources_get_where_the_process_looks_for_them_first(service: str) -> None:
     built, pod = evaluated().images[f"the-eye/{service}"], rendered().pod(service)

@@ -80,6 +80,10 @@ class Tilt:
             starlark.eval(module, starlark.parse(name, text, dialect), library)
         return self
 
+    def deleted(self) -> list[dict[str, Any]]:
+        """Give the objects that `tilt down` deletes."""
+        return [found for found in self.manifests if found["kind"] != "Namespace" and not _is_kept(found)]
+
     def _functions(self) -> list[Callable[..., Any]]:
         return [
             self.allow_k8s_contexts,
@@ -92,6 +96,7 @@ class Tilt:
             read_file,
             helm_template,
             decode_yaml_stream,
+            encode_yaml_stream,
             sync,
             run,
             port_forward,
@@ -181,6 +186,11 @@ def refuse(wrong: bool, why: str) -> None:  # noqa: FBT001 - it is the one thing
         raise TiltfileError(why)
 
 
+def _is_kept(manifest: dict[str, Any]) -> bool:
+    annotations = manifest["metadata"].get("annotations") or {}
+    return bool(annotations.get("tilt.dev/down-policy") == "keep")
+
+
 def _check_labels(labels: list[str] | None) -> None:
     for label in labels or []:
         refuse(not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", label), f"label {label!r}")
@@ -217,6 +227,11 @@ def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
 def decode_yaml_stream(text: str) -> list[dict[str, Any]]:
     """Decode all documents."""
     return [found for found in yaml.safe_load_all(text) if found]
+
+
+def encode_yaml_stream(objects: list[dict[str, Any]]) -> str:
+    """Encode as many documents."""
+    return yaml.safe_dump_all(objects)
 
 
 def sync(local_path: str, remote_path: str) -> dict[str, Any]:
