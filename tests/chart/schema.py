@@ -59,6 +59,8 @@ SET_BY_CHART = frozenset(
 NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?"
+NOT_ZERO: Schema = {"not": {"pattern": "^[0.]+[A-Za-z]*$"}}
+"""No target can be nothing for each pod."""
 
 
 def text(pattern: str = "", *, optional: bool = False) -> Schema:
@@ -88,8 +90,11 @@ OBJECT: Schema = {"type": "object"}
 
 TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
-OWN_LABELS: Schema = TEXTS | {"propertyNames": {"not": {"pattern": "^app[.]kubernetes[.]io/"}}}
-"""The labels that selectors look at are the chart's."""
+OWN_LABELS: Schema = TEXTS | {"propertyNames": {"not": {"pattern": "^(app[.]kubernetes[.]io|helm[.]sh)/"}}}
+"""The labels that selectors look at, and that name the chart, are the chart's."""
+
+PORT = number(1, 65535)
+PORTS = many(PORT)
 
 SHARE = text(r"0\.[0-9]+")
 
@@ -119,8 +124,9 @@ BY_PATH: dict[str, Schema] = {
     "tracing.endpoint": text("https?://.+", optional=True),
     "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "ruleset.name": text("[a-z0-9]([-a-z0-9]{0,198}[a-z0-9])?", optional=True),
+    "networkPolicy.otlp.ports": PORTS,
     "worker.keda.query": text(),
-    "metrics.prometheusRule.grafanaUrl": text("https?://.+", optional=True),
+    "metrics.prometheusRule.grafanaUrl": text(r'https?://[^\s"#{}]+', optional=True),
 }
 
 BY_KEY: dict[str, Schema] = {
@@ -128,10 +134,10 @@ BY_KEY: dict[str, Schema] = {
     "acceptLatency": SHARE,
     "affinity": OBJECT,
     "annotations": TEXTS,
-    "averageValue": text(QUANTITY, optional=True),
+    "averageValue": text(QUANTITY, optional=True) | NOT_ZERO,
     "behavior": record({"scaleUp": DIRECTION, "scaleDown": DIRECTION}),
     "className": text(NAME, optional=True),
-    "cpu": text(QUANTITY, optional=True),
+    "cpu": text(QUANTITY, optional=True) | NOT_ZERO,
     "drainSeconds": number(0, 3600),
     "digest": text("sha256:[0-9a-f]{64}", optional=True),
     "existingSecret": text(NAME, optional=True),
@@ -147,7 +153,7 @@ BY_KEY: dict[str, Schema] = {
     "hostnames": many(text(r"(\*\.)?" + NAME)),
     "hosts": many(text(r"(\*\.)?" + NAME)),
     "interval": text("[0-9]+(ms|s|m|h)"),
-    "labels": TEXTS,
+    "labels": OWN_LABELS,
     "maxMemoryMiB": number(16),
     "maxReplicas": number(1),
     "maxUnavailable": {"anyOf": [number(1), text("[1-9][0-9]?%|100%")]},
@@ -159,8 +165,8 @@ BY_KEY: dict[str, Schema] = {
     "podAnnotations": TEXTS,
     "podLabels": OWN_LABELS,
     "pollingInterval": number(1),
-    "port": number(1, 65535),
-    "ports": many(number(1, 65535)) | {"minItems": 1},
+    "port": PORT,
+    "ports": PORTS | {"minItems": 1},
     "preStopSeconds": number(0, 600),
     "priorityClassName": text(NAME, optional=True),
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
@@ -176,7 +182,7 @@ BY_KEY: dict[str, Schema] = {
     "shutdownSeconds": number(1, 3600),
     "size": text(QUANTITY),
     "storageClassName": text(NAME, optional=True),
-    "threshold": text(r"[0-9]+(\.[0-9]+)?"),
+    "threshold": text(r"[0-9]+(\.[0-9]+)?") | NOT_ZERO,
     "to": many(OBJECT),
     "tolerations": many(OBJECT),
     "topologySpread": many(text()),

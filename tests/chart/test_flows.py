@@ -150,6 +150,26 @@ def test_traces_have_a_way_out_where_they_are_wanted(endpoint: str) -> None:
     assert not flows.of(rendered).let(pods["api"], OUTSIDE["internet"], 4318)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "ports", "expected"),
+    [
+        ("https://otlp.example.com", [], 443),
+        ("http://otlp.example.com/v1", [], 80),
+        ("http://otel-collector.monitoring:4317", [], 4317),
+        ("https://[2001:db8::4318]", [], 443),
+        ("https://[2001:db8::1]:4318/otlp", [], 4318),
+        ("http://otel-collector.monitoring", [4318], 4318),
+    ],
+)
+def test_traces_are_let_out_to_the_port_of_their_endpoint(endpoint: str, ports: list[int], expected: int) -> None:
+    rendered = render({"tracing": {"endpoint": endpoint}, "networkPolicy": {"otlp": {"ports": ports}}})
+
+    pods = flows.pods_of(rendered)
+    tried = (80, 443, 4317, 4318)
+    let = {port for port in tried if flows.of(rendered).let(pods["api"], OUTSIDE["internet"], port)}
+    assert let == {expected}
+
+
 def test_the_evaluator_knows_what_is_refused() -> None:
     """A policy that selects a pod and has no rules lets nothing through, and a named port is the destination's own."""
     deny = {"metadata": {"namespace": "a"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}

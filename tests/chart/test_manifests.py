@@ -173,6 +173,16 @@ def test_names_stay_short_however_long_the_releases_is(name: str, of: str) -> No
             assert len(source["configMap"]["name"]) <= 63
 
 
+def test_long_names_that_begin_alike_stay_apart() -> None:
+    beginning = "a" * 45
+    one, other = (
+        {(found["kind"], found["metadata"]["name"]) for found in render(name=f"{beginning}-{end}").manifests}
+        for end in ("blue", "green")
+    )
+
+    assert one & other == {("CustomResourceDefinition", "validatorrules.the-eye.io")}
+
+
 def test_secrets_stand_in_secrets_alone() -> None:
     rendered = render()
     (secret,) = rendered.of("Secret")

@@ -295,6 +295,57 @@ def test_the_example_of_external_secrets_makes_what_the_values_name() -> None:
         ({"worker": {"autoscaling": {"maxReplicas": 1}}}, "worker.autoscaling.minReplicas is 2, more than maxReplicas"),
         ({"api": {"autoscaling": {"cpu": ""}}}, "api.autoscaling.enabled is on without a metric"),
         ({"worker": {"autoscaling": {"cpu": ""}}}, "worker.autoscaling.enabled is on without a metric"),
+        (
+            {"worker": {"autoscaling": {"backlog": {"enabled": True, "averageValue": ""}}}},
+            "worker.autoscaling.backlog.enabled is on without worker.autoscaling.backlog.averageValue",
+        ),
+        (
+            {
+                "worker": {
+                    "autoscaling": {"enabled": False, "maxReplicas": 3},
+                    "keda": {"enabled": True, "serverAddress": "http://prometheus:9090"},
+                }
+            },
+            "worker.keda.fallbackReplicas is 4, more than worker.autoscaling.maxReplicas, 3.",
+        ),
+        (
+            {"tryOut": {"valkey": {"maxMemoryMiB": 1025}}},
+            "tryOut.valkey.maxMemoryMiB is 1025, more than tryOut.valkey.resources.limits.memory, 1Gi",
+        ),
+        (
+            {"tryOut": {"valkey": {"resources": {"limits": {"memory": 536_870_911}}}}},
+            "tryOut.valkey.maxMemoryMiB is 512, more than",
+        ),
+        (
+            {"api": {"serviceAccount": {"name": "one"}}, "tasks": {"serviceAccount": {"name": "one"}}},
+            "api and tasks would both make the ServiceAccount one",
+        ),
+        (
+            {"operator": {"serviceAccount": {"name": "the-eye-worker"}}},
+            "worker and operator would both make the ServiceAccount the-eye-worker",
+        ),
+        (
+            {"extraEnv": [{"name": "THE_EYE_DATABASE_URL", "value": "postgresql://"}]},
+            "extraEnv has THE_EYE_DATABASE_URL, which the container api is given already",
+        ),
+        (
+            {"extraEnv": [{"name": "THE_EYE_RULES_DIR", "value": "/rules"}]},
+            "extraEnv has THE_EYE_RULES_DIR, which the container worker is given already",
+        ),
+        (
+            {
+                "operator": {"settings": {"THE_EYE_LOG_LEVEL": "debug"}},
+                "extraEnv": [{"name": "THE_EYE_LOG_LEVEL", "value": "info"}],
+            },
+            "extraEnv has THE_EYE_LOG_LEVEL, which the container operator is given already",
+        ),
+        (
+            {
+                "tasks": {"maintenance": {"settings": {"THE_EYE_RETENTION_DAYS": 30}}},
+                "extraEnv": [{"name": "THE_EYE_RETENTION_DAYS", "value": "60"}],
+            },
+            "extraEnv has THE_EYE_RETENTION_DAYS, which the container migrate is given already",
+        ),
         ({"ingress": {"enabled": True}}, "ingress.enabled is on without ingress.hosts."),
         ({"gateway": {"enabled": True}}, "gateway.enabled is on without gateway.parentRefs"),
     ],
@@ -304,6 +355,29 @@ def test_what_cannot_work_is_refused_with_a_sentence(values: dict[str, Any], sen
         render(values)
 
     assert sentence in str(refused.value)
+
+
+def test_a_store_to_try_out_may_have_all_of_its_containers_memory_or_no_limit() -> None:
+    valkey: list[dict[str, Any]] = [
+        {"maxMemoryMiB": 1024},
+        {"maxMemoryMiB": 2048, "resources": {"limits": {"memory": None}}},
+        {"maxMemoryMiB": 2048, "resources": {"limits": {"memory": "2147483648"}}},
+    ]
+    for values in valkey:
+        assert render({"tryOut": {"valkey": values}}).of("StatefulSet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"settings": None},
+        {"api": {"settings": None}},
+        {"metrics": {"dashboards": {"enabled": True, "labels": None}}},
+        {"metrics": {"dashboards": {"enabled": True, "labels": {"grafana_dashboard": None}}}},
+    ],
+)
+def test_null_takes_a_default_away(values: dict[str, Any]) -> None:
+    assert render(values).pods()
 
 
 def test_grafana_finds_each_dashboard_as_it_is() -> None:

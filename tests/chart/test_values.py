@@ -53,6 +53,12 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         ("api.replicas", -1),
         ("api.autoscaling.cpu", "60 percent"),
         ("api.autoscaling.behavior.scaleUp.policies", [{"type": "Pod", "value": 1, "periodSeconds": 60}]),
+        ("api.autoscaling.cpu", "0"),
+        ("api.autoscaling.cpu", "0.0m"),
+        ("api.autoscaling.requestsInFlight.averageValue", "0"),
+        ("worker.autoscaling.backlog.averageValue", "0Mi"),
+        ("worker.keda.threshold", "0"),
+        ("worker.keda.threshold", ""),
         ("api.image.tag", "latest"),
         ("api.image.digest", "sha256:abc"),
         ("api.image.repository", "the-eye/api:1.0"),
@@ -71,7 +77,14 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         ("settings", {"THE_EYE_LOG_LEVEL": "loud"}),
         ("image.pullPolicy", "Sometimes"),
         ("image.tag", "latest"),
+        ("metrics.podMonitor.labels", {"app.kubernetes.io/name": "mine"}),
+        ("metrics.dashboards.labels", {"app.kubernetes.io/name": "mine"}),
+        ("metrics.prometheusRule.labels", {"app.kubernetes.io/component": "mine"}),
+        ("metrics.prometheusRule.labels", {"helm.sh/chart": "mine"}),
         ("metrics.prometheusRule.grafanaUrl", "grafana.example.com"),
+        ("metrics.prometheusRule.grafanaUrl", "https://grafana.example.com/{{ x }}"),
+        ("metrics.prometheusRule.grafanaUrl", 'https://grafana.example.com/"'),
+        ("metrics.prometheusRule.grafanaUrl", "https://grafana.example.com/ #"),
         ("metrics.prometheusRule.objectives.freshness", "1.0"),
         ("metrics.prometheusRule.objectives.freshness", 0.99),
         ("metrics.prometheusRule.thresholds.backlogAgeSeconds", "2m"),
@@ -91,6 +104,20 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 def test_the_schema_refuses(path: str, value: Any) -> None:
     with pytest.raises(helm.HelmValuesError):
         chart().validate_schema(nested(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("api.autoscaling.cpu", "0.5"),
+        ("api.autoscaling.cpu", "100m"),
+        ("worker.keda.threshold", "0.01"),
+        ("metrics.dashboards.labels", {"grafana_dashboard": "1", "team": "events"}),
+        ("metrics.prometheusRule.grafanaUrl", "https://grafana.example.com:3000/a"),
+    ],
+)
+def test_the_schema_allows(path: str, value: Any) -> None:
+    chart().validate_schema(nested(path, value))
 
 
 def test_a_chart_that_has_this_one_as_a_part_may_hand_down_globals() -> None:

@@ -10,7 +10,7 @@ import yaml
 CHART = Path(__file__).parents[2] / "charts" / "the-eye"
 VALUES = CHART / "values.yaml"
 
-WHOLE = frozenset({"behavior", "from", "resources", "to", "topologySpread"})
+WHOLE = frozenset({"behavior", "from", "labels", "resources", "to", "topologySpread"})
 """Keys whose defaults are of Kubernetes' making: they are one value, whatever is in them."""
 
 

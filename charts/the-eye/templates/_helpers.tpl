@@ -1,10 +1,13 @@
-{{/* Name of the release's objects; cut so that what is appended to it stays within 63 characters. */}}
+{{/*
+Name of the release's objects; cut so that what is appended to it stays within 63 characters. A hash then tells it from
+others that begin alike.
+*/}}
 {{- define "the-eye.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
+{{- if gt (len $name) 40 -}}
+{{- $name = printf "%s-%s" ($name | trunc 31 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
 {{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{- define "the-eye.labels" -}}
@@ -91,10 +94,17 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Settings as environment variables: each a dict, later ones win. */}}
+{{/* A quantity as a whole number of bytes: the API server writes 1024Mi as 1Gi. */}}
+{{- define "the-eye.bytes" -}}
+{{- $unit := regexFind "[A-Za-z]*$" . -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- printf "%.0f" (mulf (trimSuffix $unit . | float64) (get $factors $unit)) -}}
+{{- end -}}
+
+{{/* Settings as environment variables: each a dict or null, later ones win. */}}
 {{- define "the-eye.settings" -}}
 {{- $merged := dict -}}
-{{- range . }}{{ $merged = mergeOverwrite $merged (deepCopy .) }}{{ end -}}
+{{- range . }}{{ $merged = mergeOverwrite $merged (deepCopy (. | default dict)) }}{{ end -}}
 {{- range $key, $value := $merged }}
 - name: {{ $key }}
   value: {{ include "the-eye.text" $value | quote }}
