@@ -1,7 +1,7 @@
 """The dashboard to open first: is anything lost, how late are events, what is to be done."""
 
 from observability.dashboards.panels import NAMESPACE, NEUTRAL, Board, Choice, Graph, Query, Row, Stat, Table, Text
-from observability.dashboards.promql import NOW, or_zero, quantile, rate, select, single, single_rate, total
+from observability.dashboards.promql import API, MARKS, NOW, WORKER, or_zero, quantile, rate, select, single, total
 
 STORED_WITHIN = 10
 """Seconds in which an accepted event should be stored."""
@@ -11,6 +11,9 @@ STORED_OBJECTIVE = 0.99
 
 NEVER = 86_400
 """Seconds from which on a backlog counts as one that does not drain."""
+
+WENT_BACK = 1e12
+"""Stands for a loss that nobody has counted."""
 
 VERDICTS = {"valid": "green", "invalid": "orange", "duplicate": "blue", "dead": "red"}
 
@@ -25,6 +28,7 @@ ACCEPTED = "the_eye_events_accepted_total"
 OUTCOMES = "the_eye_events_total"
 OUTCOME = 'outcome!="redelivered"'
 LEDGER = "the_eye_ledger_events_total"
+RECORDED_LEDGER = "namespace_state:the_eye_ledger_events:max"
 IN, OUT = 'state="accepted"', 'state!="accepted"'
 DIFFERENCE = "the_eye_ledger_difference_events"
 REQUESTS = "the_eye_http_requests_total"
@@ -36,7 +40,7 @@ _HPA = 'horizontalpodautoscaler=~".+-(api|worker)"'
 
 
 def _available(window: str) -> str:
-    failed = or_zero(rate(REQUESTS, 'status=~"5.."', window=window))
+    failed = or_zero(rate(REQUESTS, 'status=~"5.."', window=window), API)
     return f"1 - ({failed}) / ({rate(REQUESTS, window=window)} > 0)"
 
 
@@ -52,8 +56,8 @@ def _drains_in() -> str:
     than ten seconds' work, it is what they gain on the senders that counts.
     """
     waiting = f"({single('the_eye_backlog_events')} or {_unfinished()})"
-    finished = f"sum({single_rate(LEDGER, OUT, by='state', window=NOW)})"
-    gained = f"({finished} - {single_rate(LEDGER, IN, window=NOW)})"
+    finished = rate(RECORDED_LEDGER, OUT, window=NOW)
+    gained = f"({finished} - {rate(RECORDED_LEDGER, IN, window=NOW)})"
     behind = f"clamp_max({waiting} / clamp_min({gained}, 0.001), {NEVER}) and {waiting} > 10 * {finished}"
     return f"{behind} or {waiting} / clamp_min({finished}, 1)"
 
@@ -62,11 +66,15 @@ def _unfinished() -> str:
     return f"({single(LEDGER, IN)} - sum({single(LEDGER, OUT, by='state')}))"
 
 
+def _falls() -> str:
+    """Times that the ledger has fallen, as the alert has it."""
+    return f"sum (resets({select(RECORDED_LEDGER, IN, window='6h')}))"
+
+
 def _replicas(component: str) -> tuple[Query, ...]:
     scaler = f'horizontalpodautoscaler=~".+-{component}"'
-    processes = {"api": "the_eye_http_requests_in_flight", "worker": "the_eye_ruleset_rules"}[component]
     return (
-        Query(f"count ({select(processes)})", "processes seen"),
+        Query(f"count ({select(MARKS[component])})", "processes seen"),
         *(
             Query(total(f"kube_horizontalpodautoscaler_{metric}", scaler), legend)
             for metric, legend in (
@@ -103,12 +111,14 @@ NOW_ROW = Row(
             title="Events lost",
             description="Events that were accepted and are neither queued nor stored, duplicate or dead. Anything but "
             "0 breaks the promise: do not flush, restart or fail over Redis before it is understood; `the-eye ledger "
-            "show` prints the ledger. Not counted: too many messages wait, or no API has been seen.",
+            "show` prints the ledger. Redis went back: it is empty or as it was earlier, the ledger with it, see "
+            "TheEyeLedgerWentBack. Not counted: too many messages wait, or no API has been seen.",
             runbook="TheEyeLedgerDifference",
             width=4,
-            query=f"max(abs({select(DIFFERENCE)}))",
+            query=f"{WENT_BACK} * ({_falls()} > 0) or max(abs({select(DIFFERENCE)}))",
             unit="short",
             steps={0: "green", 1: "red"},
+            texts={WENT_BACK: "Redis went back"},
             missing="not counted",
         ),
         Stat(
@@ -118,7 +128,7 @@ NOW_ROW = Row(
             "`the-eye dead list` names the error of each, `replay` sends them again, `discard` gives them up.",
             runbook="TheEyeDeadEvents",
             width=4,
-            query=single("the_eye_dead_events"),
+            query=f"sum({single('the_eye_dead_events', by='kind')})",
             unit="short",
             steps={0: "green", 1: "orange", 1000: "red"},
             missing="unknown",
@@ -181,7 +191,7 @@ NOW_ROW = Row(
             description="Each links to its runbook, docs/runbooks/ALERT.md: what it means, how to look, what to do.",
             width=10,
             height=7,
-            query=f"time() - max by (severity, alertname) ({ACTIVE}) and on (alertname, severity) {FIRING}",
+            query=f"time() - min by (severity, alertname) ({ACTIVE}) and on (alertname, severity) {FIRING}",
             unit="s",
             columns={"severity": "Severity", "alertname": "Alert"},
             runbook_of="Alert",
@@ -210,8 +220,8 @@ THROUGHPUT_ROW = Row(
             "long is a backlog that grows; finished above accepted is one that drains.",
             width=12,
             queries=(
-                Query(or_zero(rate(ACCEPTED)), "accepted"),
-                Query(or_zero(rate(OUTCOMES, OUTCOME)), "finished"),
+                Query(or_zero(rate(ACCEPTED), API), "accepted"),
+                Query(or_zero(rate(OUTCOMES, OUTCOME), WORKER), "finished"),
             ),
             unit="eps",
             colors={"accepted": "blue", "finished": "green"},
@@ -223,7 +233,7 @@ THROUGHPUT_ROW = Row(
             "see the dashboard of the rules. Many duplicates: a sender repeats itself. Dead: see the number above.",
             runbook="TheEyeDeadEvents",
             width=12,
-            queries=tuple(Query(single_rate(LEDGER, f'state="{name}"'), name) for name in VERDICTS),
+            queries=tuple(Query(rate(RECORDED_LEDGER, f'state="{name}"'), name) for name in VERDICTS),
             unit="eps",
             stacked=True,
             colors=VERDICTS,
@@ -244,7 +254,7 @@ THROUGHPUT_ROW = Row(
             "`queue_unavailable` are The Eye's own.",
             width=12,
             queries=(
-                Query(or_zero(rate("the_eye_events_refused_total", by="code"), by="code"), "{{code}}"),
+                Query(or_zero(rate("the_eye_events_refused_total", by="code"), API, by="code"), "{{code}}"),
                 Query(rate("the_eye_token_refusals_total", by="code"), "token: {{code}}"),
             ),
             unit="eps",
@@ -299,7 +309,7 @@ LATENCY_ROW = Row(
             "certain to be on disk, to be sent again.",
             runbook="TheEyeAcceptErrorBudgetBurn",
             width=12,
-            queries=(Query(or_zero(rate(REQUESTS, by="status"), by="status"), "{{status}}"),),
+            queries=(Query(or_zero(rate(REQUESTS, by="status"), API, by="status"), "{{status}}"),),
             unit="reqps",
             stacked=True,
             colors={"202": "green", "400": "yellow", "401": "purple", "429": "orange", "503": "red", "500": "dark-red"},
@@ -393,16 +403,17 @@ BACKLOG_ROW = Row(
             title="Ledger difference",
             description="Accepted less outcomes less queued, read in one moment. Above 0: events are lost. Below 0: "
             "more outcomes than were accepted. Off 0 it stays there until `the-eye ledger settle` writes off what was "
-            "looked into.",
+            "looked into. Falls: how often in six hours Redis has lost what it held, the ledger with it.",
             runbook="TheEyeLedgerDifference",
             width=8,
             queries=(
                 Query(single(DIFFERENCE), "difference"),
                 Query(single(LEDGER, 'state="lost"'), "written off"),
+                Query(_falls(), "falls of the ledger"),
             ),
             unit="short",
             least=None,
-            colors={"difference": "red", "written off": "text"},
+            colors={"difference": "red", "written off": "text", "falls of the ledger": "orange"},
         ),
     ),
 )

@@ -1,7 +1,8 @@
 """The dashboard of the platform engineers: whether the rules are in force, and what they find."""
 
 from observability.dashboards.panels import NAMESPACE, NEUTRAL, Board, Choice, Graph, Query, Row, Stat
-from observability.dashboards.promql import or_zero, quantile, rate, select, total
+from observability.dashboards.promql import OPERATOR as OPERATORS
+from observability.dashboards.promql import WORKER, or_zero, quantile, rate, select, total
 
 VIOLATIONS = "the_eye_violations_total"
 RULE = 'rule=~"$rule"'
@@ -11,8 +12,8 @@ NO_OPERATOR = "no operator"
 """On one machine the workers read the rules from files."""
 
 _JUDGED = rate("the_eye_events_total", 'outcome=~"valid|invalid"')
-_INVALID = or_zero(rate("the_eye_events_total", 'outcome="invalid"'))
-_UNMATCHED = or_zero(rate("the_eye_events_unmatched_total"))
+_INVALID = or_zero(rate("the_eye_events_total", 'outcome="invalid"'), WORKER)
+_UNMATCHED = or_zero(rate("the_eye_events_unmatched_total"), WORKER)
 
 _BEGINNING = f'label_replace({select("the_eye_ruleset_info")} == 1, "ruleset", "$1", "revision", "sha256:(.{{12}}).*")'
 _SPREAD = f"count by (ruleset) ({_BEGINNING})"
@@ -106,7 +107,7 @@ FINDINGS_ROW = Row(
             description="The ten rules that are violated most, of those chosen above. One that rises alone: that rule "
             "or the sender of its events has changed; `GET /events?rule=NAMESPACE/NAME` shows events.",
             width=12,
-            queries=(Query(or_zero(f"topk(10, {rate(VIOLATIONS, RULE, by='rule')})", by="rule"), "{{rule}}"),),
+            queries=(Query(or_zero(f"topk(10, {rate(VIOLATIONS, RULE, by='rule')})", WORKER, by="rule"), "{{rule}}"),),
             unit="cps",
         ),
         Graph(
@@ -116,7 +117,8 @@ FINDINGS_ROW = Row(
             "recorded. A rule whose audit line is as low as you expect can be enforced.",
             width=12,
             queries=tuple(
-                Query(or_zero(rate(VIOLATIONS, RULE, f'action="{action}"')), action) for action in ("Enforce", "Audit")
+                Query(or_zero(rate(VIOLATIONS, RULE, f'action="{action}"'), WORKER), action)
+                for action in ("Enforce", "Audit")
             ),
             unit="cps",
             stacked=True,
@@ -142,7 +144,9 @@ FINDINGS_ROW = Row(
             description="Checks that could not be evaluated and whose failurePolicy is Ignore: such a rule says "
             "nothing of these events. Repair its expression, for example by asking with has() first.",
             width=12,
-            queries=(Query(or_zero(rate("the_eye_checks_ignored_total", RULE, by="rule"), by="rule"), "{{rule}}"),),
+            queries=(
+                Query(or_zero(rate("the_eye_checks_ignored_total", RULE, by="rule"), WORKER, by="rule"), "{{rule}}"),
+            ),
             unit="cps",
         ),
     ),
@@ -199,7 +203,11 @@ OPERATOR_ROW = Row(
             description="Reconciles a second by how they ended. Errors that repeat: its log names the cause.",
             runbook="TheEyeOperatorAbsent",
             width=8,
-            queries=(Query(or_zero(rate(f"{OPERATOR}_reconciles_total", by="outcome"), by="outcome"), "{{outcome}}"),),
+            queries=(
+                Query(
+                    or_zero(rate(f"{OPERATOR}_reconciles_total", by="outcome"), OPERATORS, by="outcome"), "{{outcome}}"
+                ),
+            ),
             unit="ops",
             colors={"success": "green", "error": "red"},
         ),
@@ -220,7 +228,9 @@ OPERATOR_ROW = Row(
             description="Calls that were refused or not answered, by status. 403: its Role lacks something. none: no "
             "answer.",
             width=8,
-            queries=(Query(or_zero(rate(f"{OPERATOR}_api_errors_total", by="status"), by="status"), "{{status}}"),),
+            queries=(
+                Query(or_zero(rate(f"{OPERATOR}_api_errors_total", by="status"), OPERATORS, by="status"), "{{status}}"),
+            ),
             unit="ops",
         ),
         Graph(
@@ -230,8 +240,8 @@ OPERATOR_ROW = Row(
             "by themselves; many of them delay changes by up to two minutes.",
             width=8,
             queries=(
-                Query(or_zero(rate(f"{OPERATOR}_watch_restarts_total")), "restarts"),
-                Query(or_zero(rate(f"{OPERATOR}_missed_changes_total")), "missed changes"),
+                Query(or_zero(rate(f"{OPERATOR}_watch_restarts_total"), OPERATORS), "restarts"),
+                Query(or_zero(rate(f"{OPERATOR}_missed_changes_total"), OPERATORS), "missed changes"),
             ),
             unit="ops",
         ),

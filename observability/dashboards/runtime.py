@@ -2,14 +2,16 @@
 
 from observability.dashboards.panels import NAMESPACE, NEUTRAL, Board, Graph, Query, Row, Stat
 from observability.dashboards.promql import (
+    API,
+    MARKS,
     NOW,
     RATE_WINDOW,
+    WORKER,
     or_zero,
     quantile,
     rate,
     select,
     single,
-    single_rate,
     total,
 )
 
@@ -17,13 +19,6 @@ REDIS = "the_eye_redis"
 DATABASE = "the_eye_database"
 
 DAY = 86_400
-
-MARKS = {
-    "api": "the_eye_http_requests_in_flight",
-    "worker": "the_eye_ruleset_rules",
-    "operator": "the_eye_operator_last_success_timestamp_seconds",
-}
-"""A metric that every process of a kind has and no other: process_* are those of everything that Prometheus scrapes."""
 
 _OLDEST = 'generation="2"'
 
@@ -83,7 +78,7 @@ STATE_ROW = Row(
             "which is slow to take apart: see why `the-eye maintain` does not run daily.",
             runbook="TheEyePartitionsRunOut",
             width=4,
-            query=f"min({select('the_eye_partitions_until_timestamp_seconds')}) - time()",
+            query=f"clamp_min(min({select('the_eye_partitions_until_timestamp_seconds')}) - time(), 0)",
             unit="s",
             steps={0: "red", 2 * DAY: "orange", 5 * DAY: "green"},
             missing="unknown",
@@ -108,7 +103,7 @@ STATE_ROW = Row(
             "Nothing is lost: the events stay in the queue.",
             runbook="TheEyeDatabaseAway",
             width=4,
-            query=or_zero(f"sum (increase({select('the_eye_write_retries_total', window=NOW)}))"),
+            query=or_zero(f"sum (increase({select('the_eye_write_retries_total', window=NOW)}))", WORKER),
             unit="short",
             decimals=0,
             steps={0: "green", 1: "orange"},
@@ -117,12 +112,13 @@ STATE_ROW = Row(
         Stat(
             id=16,
             title="Copy of the tokens",
-            description="Age of the copy of the tokens beside the queue. It is written once a minute while PostgreSQL "
-            "answers. If it grows, PostgreSQL does not answer the APIs: they accept events by what they know, and a "
-            "token that was revoked otherwise than by `the-eye token revoke` still works.",
+            description="Age of the copy of the tokens beside the queue, as the API that read it last has it. It is "
+            "written once a minute while PostgreSQL answers. If it grows, PostgreSQL does not answer the APIs: they "
+            "accept events by what they know, and a token that was revoked otherwise than by `the-eye token revoke` "
+            "still works.",
             runbook="TheEyeTokenCopyStale",
             width=4,
-            query=f"max({select('the_eye_token_copy_age_seconds')} >= 0)",
+            query=f"max(min by (namespace) ({select('the_eye_token_copy_age_seconds')} >= 0))",
             unit="s",
             steps={0: "green", 120: "orange", 600: "red"},
             missing="unknown",
@@ -176,7 +172,7 @@ REDIS_ROW = Row(
             description="Each was answered with 503. Redis is away, full, or does not write what it promised.",
             runbook="TheEyeQueueWriteErrors",
             width=8,
-            queries=(Query(or_zero(rate("the_eye_queue_write_errors_total")), "not confirmed"),),
+            queries=(Query(or_zero(rate("the_eye_queue_write_errors_total"), API), "not confirmed"),),
             unit="wps",
             colors={"not confirmed": "red"},
         ),
@@ -186,7 +182,7 @@ REDIS_ROW = Row(
             description="Times a second that Redis had to wait for its disk while another fsync ran.",
             runbook="TheEyeAcceptLatencyBudgetBurn",
             width=8,
-            queries=(Query(or_zero(single_rate(f"{REDIS}_aof_delayed_fsyncs_total")), "delayed"),),
+            queries=(Query(rate(f"namespace:{REDIS}_aof_delayed_fsyncs:max"), "delayed"),),
             unit="ops",
         ),
         Graph(
@@ -235,8 +231,8 @@ DATABASE_ROW = Row(
             runbook="TheEyeDatabaseAway",
             width=8,
             queries=(
-                Query(or_zero(rate("the_eye_write_retries_total")), "put off"),
-                Query(or_zero(rate("the_eye_dead_messages_total")), "messages set aside"),
+                Query(or_zero(rate("the_eye_write_retries_total"), WORKER), "put off"),
+                Query(or_zero(rate("the_eye_dead_messages_total"), WORKER), "messages set aside"),
             ),
             unit="wps",
             colors={"put off": "orange", "messages set aside": "red"},
@@ -328,7 +324,9 @@ PROCESSES_ROW = Row(
             title="Bytes received",
             description="Bodies of requests, as they came, compressed or not.",
             width=8,
-            queries=(Query(or_zero(rate("the_eye_http_request_bytes_total", by="route"), by="route"), "{{route}}"),),
+            queries=(
+                Query(or_zero(rate("the_eye_http_request_bytes_total", by="route"), API, by="route"), "{{route}}"),
+            ),
             unit="binBps",
             stacked=True,
         ),

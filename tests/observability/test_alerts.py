@@ -35,6 +35,8 @@ COMMANDS = sorted(
 )
 """Commands of ours that the runbooks name, without their options."""
 
+ONE_BY_ONE = [rule["alert"] + rule["labels"].get("long", rule["labels"].get("of", "")) for rule in ALERTS]
+
 NAMES = list(dict.fromkeys(rule["alert"] for rule in ALERTS))
 
 
@@ -123,7 +125,7 @@ def test_an_alert_that_waits_has_cases_that_look_a_minute_before_it_fires() -> N
         assert ("for" in rule) is all("quiet_until" in case for case in fires), rule["alert"]
 
 
-@pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] + rule["labels"].get("long", "") for rule in ALERTS])
+@pytest.mark.parametrize("rule", ALERTS, ids=ONE_BY_ONE)
 def test_it_says_how_grave_it_is_what_it_is_and_where_to_read_on(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard"}
@@ -149,7 +151,7 @@ def test_a_runbook_says_what_it_means_how_to_look_what_to_do_and_when_it_is_over
     assert headings == ["## What it means", "## How to look", "## What to do", "## When it is over"]
 
 
-@pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] + rule["labels"].get("long", "") for rule in ALERTS])
+@pytest.mark.parametrize("rule", ALERTS, ids=ONE_BY_ONE)
 def test_it_links_to_a_panel_that_there_is(rule: dict[str, Any]) -> None:
     link = re.fullmatch(r"/d/([a-z-]+)\?viewPanel=(\d+)", rule["annotations"]["dashboard"])
     assert link is not None

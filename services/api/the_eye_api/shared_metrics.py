@@ -99,7 +99,7 @@ DEAD_EVENTS = Shared(
 PARTITIONS_UNTIL = Shared(
     GaugeMetricFamily,
     "the_eye_partitions_until_timestamp_seconds",
-    "Until when there are partitions of events; absent while there is none.",
+    "Until when there are partitions of events; 0 while there is none.",
 )
 DATABASE_BYTES = Shared(GaugeMetricFamily, "the_eye_database_bytes", "Size of the database on disk.")
 DATABASE_CONNECTIONS = Shared(
@@ -139,8 +139,7 @@ def store_metrics(figures: StoreFigures) -> Iterator[Metric]:
     yield DEAD_EVENTS.of(figures.dead)
     yield DATABASE_BYTES.of(figures.bytes)
     yield DATABASE_CONNECTIONS.of(figures.connections)
-    if figures.partitions_until is not None:
-        yield PARTITIONS_UNTIL.of(figures.partitions_until.timestamp())
+    yield PARTITIONS_UNTIL.of(0 if figures.partitions_until is None else figures.partitions_until.timestamp())
 
 
 class SharedMetrics(Collector):

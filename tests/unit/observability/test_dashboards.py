@@ -20,6 +20,9 @@ from observability.dashboards.reading import Dashboard, Grid, Panel, read
 from observability.dashboards.units import shown
 from promql_parser import MatchOp, VectorSelector
 
+from the_eye_api import shared_metrics
+from the_eye_api.shared_metrics import Shared
+
 HOME = Path(__file__).parents[3]
 
 RULES = FOLDER.parent / "prometheus"
@@ -100,6 +103,20 @@ def test_every_metric_is_one_that_the_catalogue_has(dashboard: Dashboard) -> Non
 
     used = {selector.name for selector in selectors(dashboard) if selector.name is not None}
     assert {name for name in used if not ELSEWHERE.fullmatch(name) and not known(name)} == set()
+
+
+def test_of_series_with_a_label_none_is_taken_for_all(dashboard: Dashboard) -> None:
+    """The maximum over dead events and dead messages would be the larger of the two numbers."""
+    labels = {
+        name: made.label
+        for made in vars(shared_metrics).values()
+        if isinstance(made, Shared) and made.label
+        for name in (made.name, f"{made.name}_total")
+    }
+    for panel in dashboard.shown():
+        for target in panel.targets:
+            for name, matchers in re.findall(r"max by \(namespace\) \((\w+){(.*?)}\)", target.expr):
+                assert name not in labels or f'{labels[name]}="' in matchers, target.expr
 
 
 def test_every_query_follows_the_namespaces_that_are_chosen(dashboard: Dashboard) -> None:
