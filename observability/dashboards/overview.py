@@ -165,8 +165,8 @@ NOW_ROW = Row(
         Stat(
             id=15,
             title="Oldest waiting",
-            description="Age of the oldest message that no worker has taken. It grows by a second each second while no "
-            "worker takes anything.",
+            description="Age of the oldest message that no worker has finished. It grows by a second each second while "
+            "no worker takes anything, or nobody takes that message.",
             runbook="TheEyeBacklogNotDraining",
             width=4,
             query=f"max({select('the_eye_backlog_age_seconds')})",
@@ -362,8 +362,8 @@ BACKLOG_ROW = Row(
         Graph(
             id=44,
             title="Oldest waiting",
-            description="Age of the oldest message that no worker has taken. A straight line upwards: no worker takes "
-            "anything.",
+            description="Age of the oldest message that no worker has finished. A straight line upwards: no worker "
+            "takes anything, or nobody takes that message.",
             runbook="TheEyeBacklogNotDraining",
             width=8,
             queries=(Query(f"max({select('the_eye_backlog_age_seconds')})", "oldest"),),

@@ -325,6 +325,36 @@ def test_outcomes_without_an_acceptance_can_be_settled_too(
     closed(settings, accepted=2, valid=2)
 
 
+def test_a_difference_that_changed_meanwhile_is_not_written_off(settings: QueueSettings, broker: EventBroker) -> None:
+    """Between looking at it and writing it off more may be lost, or found."""
+    enqueue_events(settings, [queued(), queued()])
+    broker.client.delete(broker.key(EVENTS_QUEUE, "msgs"))
+    observer = QueueObserver(settings)
+    try:
+        assert not observer.write_off(1)
+        assert not observer.write_off(-2)
+        assert snapshot(settings).difference == 2
+
+        assert observer.write_off(2)
+        assert not observer.write_off(2)
+    finally:
+        observer.close()
+    closed(settings, accepted=2, lost=2)
+
+
+def test_a_message_is_as_old_as_it_is_wherever_it_waits(
+    settings: QueueSettings, storer: EventStorer, broker: EventBroker
+) -> None:
+    """Also one that a worker has claimed, and one that is replayed; nothing is as old as nothing."""
+    assert snapshot(settings).age_seconds == 0
+    for queue in (EVENTS_QUEUE, REPLAYS_QUEUE):
+        broker.put(events_message([queued()]).copy(queue_name=queue), 1)
+        broker.do_fetch(queue, 1)
+        seen = snapshot(settings)
+        assert (seen.ready, (seen.age_seconds or 0) > 0) == (0, True)
+        drain(settings, storer)
+
+
 def test_the_ledger_is_shown(settings: QueueSettings) -> None:
     """For people and for programs."""
     enqueue_events(settings, [queued(), queued()])
@@ -365,7 +395,7 @@ def test_too_many_messages_are_not_counted(settings: QueueSettings, monkeypatch:
     enqueue_events(settings, [queued()])
 
     seen = snapshot(settings)
-    assert (seen.ready, seen.events, seen.difference) == (3, None, None)
+    assert (seen.ready, seen.events, seen.difference, seen.age_seconds) == (3, None, None, None)
 
 
 async def test_what_a_full_server_refuses_is_not_accepted(settings: QueueSettings, valkey: Valkey) -> None:

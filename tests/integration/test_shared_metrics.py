@@ -94,6 +94,22 @@ def test_the_queue_is_told_of(settings: QueueSettings, store_settings: StoreSett
         told.wait_for("the_eye_ledger_difference_events", 2)
 
 
+def test_a_message_that_no_list_and_no_worker_has_grows_old(
+    settings: QueueSettings, store_settings: StoreSettings
+) -> None:
+    """As when someone deletes the list: it is queued, and nobody will ever fetch it."""
+    enqueue_events(settings, [queued()])
+    broker = EventBroker(settings)
+    with broker.client, telling(settings, store_settings) as told:
+        broker.client.delete(broker.key(EVENTS_QUEUE))
+        told.wait_for("the_eye_backlog_messages", 0, state="ready")
+        told.wait_for("the_eye_ledger_difference_events", 0)
+
+        before = told.value("the_eye_backlog_age_seconds") or 0
+
+        wait_until(lambda: (told.value("the_eye_backlog_age_seconds") or 0) > before > 0, DEADLINE, lambda: str(before))
+
+
 def test_the_store_is_told_of(settings: QueueSettings, store_settings: StoreSettings, connection: Connection) -> None:
     """What waits to be replayed, until when there are partitions, its size and its connections."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -126,9 +126,9 @@ class GroupCommit:
             self._answer(group, QueueUnavailableError("stopping"))
             raise
         else:
+            self._answer(group, None)
             _count(group)
             metrics.GROUP_EVENTS.observe(len(events))
-            self._answer(group, None)
 
     def _answer(self, group: list[_Waiting], error: Exception | None) -> None:
         for waiting in group:

@@ -67,7 +67,10 @@ BACKLOG_BYTES = Shared(
     GaugeMetricFamily, "the_eye_backlog_bytes", "Memory of these messages, estimated by the queue's server."
 )
 BACKLOG_AGE_SECONDS = Shared(
-    GaugeMetricFamily, "the_eye_backlog_age_seconds", "Age of the oldest message that is ready; 0 when none is."
+    GaugeMetricFamily,
+    "the_eye_backlog_age_seconds",
+    "Age of the oldest message that is not finished, wherever it is; 0 when there is none. While there are too many "
+    "messages to look at each, of the oldest that is ready.",
 )
 LEDGER_EVENTS = Shared(
     CounterMetricFamily,
@@ -123,7 +126,7 @@ def queue_metrics(figures: QueueFigures) -> Iterator[Metric]:
         {"ready": snapshot.ready, "delayed": snapshot.delayed, "unacknowledged": snapshot.unacknowledged}
     )
     yield BACKLOG_BYTES.of(backlog.bytes)
-    yield BACKLOG_AGE_SECONDS.of(backlog.age_seconds)
+    yield BACKLOG_AGE_SECONDS.of(backlog.age_seconds if snapshot.age_seconds is None else snapshot.age_seconds)
     yield LEDGER_EVENTS.of(snapshot.ledger)
     if snapshot.events is not None:
         yield BACKLOG_EVENTS.of(snapshot.events)
@@ -190,6 +193,8 @@ class SharedMetrics(Collector):
                 if not failing:
                     log.warning("shared_metrics_lease_unknown", error=str(error))
                 failing = True
+            except Exception:  # without this thread this process would never tell again
+                log.exception("shared_metrics_lease_unknown")
             if held != self._lease.held:
                 held = self._lease.held
                 log.info("shared_metrics_taken" if held else "shared_metrics_left")

@@ -42,7 +42,9 @@ def settle(difference: int) -> None:
     with _observer() as observer:
         seen = observer.snapshot()
         _see_that_it_is(difference, seen)
-        observer.write_off(difference)
+        if not observer.write_off(difference):
+            message = "the difference has changed meanwhile: look again"
+            raise click.ClickException(message)
     click.echo(f"settled {difference}")
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import redis
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from the_eye.queue.backlog import QUEUES, Backlog, ask_backlog, read_backlog
 from the_eye.queue.broker import EventBroker
-from the_eye.queue.ledger import ACCEPTED, LEDGER_KEY, LOST, SNAPSHOT, STATES
+from the_eye.queue.ledger import ACCEPTED, SNAPSHOT, STATES, WRITING_OFF
+from the_eye.queue.message_ids import age_seconds
 from the_eye.queue.writer import QueueUnavailableError
 from the_eye.settings import QueueSettings
 
@@ -34,6 +36,8 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
     """Events of the messages that the ledger knows; None while there are too many messages to count."""
     uncounted_messages: int
     """Messages that the ledger does not know, as an older version queued them."""
+    age_seconds: float | None
+    """Age of the oldest message, wherever it is; 0 when there is none, None while there are too many to look at."""
 
     @property
     def events(self) -> int | None:
@@ -73,6 +77,7 @@ class QueueObserver:
             retry=Retry(NoBackoff(), 1),
         )
         self._snapshot = self._client.register_script(SNAPSHOT)
+        self._writing_off = self._client.register_script(WRITING_OFF)
 
     def read(self) -> QueueFigures:
         """Ask for all figures. Raises QueueUnavailableError."""
@@ -87,19 +92,16 @@ class QueueObserver:
         with _unavailable():
             return self._read_snapshot()
 
-    def write_off(self, difference: int) -> None:
+    def write_off(self, difference: int) -> bool:
         """Close the ledger again over a difference that someone has looked into. Raises QueueUnavailableError.
 
-        Counters never fall: events that ended without having been accepted are accepted now.
+        False, with nothing done, where the difference is another one by now.
         """
-        state = LOST if difference > 0 else ACCEPTED
         with _unavailable():
-            self._client.hincrby(self._broker.key(LEDGER_KEY), state, abs(difference))
+            return bool(self._ask(self._writing_off, difference))
 
     def _read_snapshot(self) -> QueueSnapshot:
-        ready, delayed, held, events, uncounted, flat = self._snapshot(
-            keys=[self._broker.namespace], args=[COUNTED_MESSAGES, *QUEUES]
-        )
+        ready, delayed, held, events, uncounted, oldest, flat = self._ask(self._snapshot)
         found = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
         return QueueSnapshot(
             ready=ready,
@@ -108,7 +110,11 @@ class QueueObserver:
             ledger={state: found.get(state, 0) for state in STATES},
             counted_events=None if events < 0 else events,
             uncounted_messages=uncounted,
+            age_seconds=None if events < 0 else age_seconds(oldest.decode()),
         )
+
+    def _ask(self, script: Script, argument: int = 0) -> Any:
+        return script(keys=[self._broker.namespace], args=[COUNTED_MESSAGES, argument, *QUEUES])
 
     def close(self) -> None:
         """Close the connections."""

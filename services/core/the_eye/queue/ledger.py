@@ -38,8 +38,8 @@ LEDGER_KEY = "__ledger__"
 # ARGV[9] the message. That a command changed anything shows in the hash of the messages: a write that a client repeats
 # because it got no answer counts once.
 
-_WORDS = {b"ledger": LEDGER_KEY.encode(), b"counted": rb"'^[^.]*%.(%d+)$'"}
-"""Where the ledger is, and how the number of events is found in a message's id."""
+_WORDS = {b"ledger": LEDGER_KEY.encode(), b"counted": rb"'^[^.]*%.(%d+)$'", b"timed": rb"'^%x+%-%x+%-7'"}
+"""Where the ledger is, how the number of events is found in a message's id, and whether the id begins with a time."""
 
 ACCEPTING = (
     b"""
@@ -79,10 +79,10 @@ end
 """
 
 
-SNAPSHOT = (
-    b"""#!lua flags=no-writes
+_LOOK = (
+    b"""
 local ready, delayed, held, hashes = 0, 0, 0, {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
     local queue = KEYS[1] .. ':' .. ARGV[i]
     ready = ready + redis.call('llen', queue)
     delayed = delayed + redis.call('hlen', queue .. '.DQ.msgs')
@@ -90,7 +90,7 @@ for i = 2, #ARGV do
     table.insert(hashes, queue .. '.msgs')
     table.insert(hashes, queue .. '.DQ.msgs')
 end
-local events, uncounted = 0, 0
+local events, uncounted, oldest = 0, 0, ''
 if held + delayed > tonumber(ARGV[1]) then
     events = -1
 else
@@ -98,17 +98,50 @@ else
         for _, message in ipairs(redis.call('hkeys', hash)) do
             local count = string.match(message, %(counted)s)
             if count then events = events + count else uncounted = uncounted + 1 end
+            if string.match(message, %(timed)s) and (oldest == '' or message < oldest) then oldest = message end
         end
     end
 end
-return {ready, delayed, held, events, uncounted, redis.call('hgetall', KEYS[1] .. ':%(ledger)s')}
+local ledger = redis.call('hgetall', KEYS[1] .. ':%(ledger)s')
 """
     % _WORDS
 )
-"""Reads the messages and the ledger as of one moment; the arguments are the most messages to count, and the queues.
+"""Looks at the messages and the ledger; after the most messages to count and an argument of its users come the queues.
+
+A message counts wherever its id is: also one that no list and no worker has is not finished.
+"""
+
+SNAPSHOT = (
+    b"#!lua flags=no-writes"
+    + _LOOK
+    + b"""
+return {ready, delayed, held, events, uncounted, oldest, ledger}
+"""
+)
+"""Reads the messages and the ledger as of one moment; the arguments are those of ``_LOOK``.
 
 It returns how many messages are ready, delayed, and ready or unacknowledged; their events, -1 where they are too many
-to count; how many messages are in no part of the ledger; and the ledger, a list of names and numbers."""
+to count; how many messages are in no part of the ledger; the id of the oldest, empty where there is none or there are
+too many; and the ledger, a list of names and numbers."""
+
+WRITING_OFF = (
+    _LOOK
+    + b"""
+local difference = -events
+for i = 1, #ledger, 2 do
+    if ledger[i] == 'accepted' then difference = difference + ledger[i + 1]
+    else difference = difference - ledger[i + 1] end
+end
+if events < 0 or difference == 0 or difference ~= tonumber(ARGV[2]) then return 0 end
+redis.call('hincrby', KEYS[1] .. ':%(ledger)s', difference > 0 and 'lost' or 'accepted', math.abs(difference))
+return 1
+"""
+    % _WORDS
+)
+"""Closes the ledger over a difference, the second argument, if it is that; returns 1, or 0 where nothing was done.
+
+Counters never fall: events that ended without having been accepted are accepted now.
+"""
 
 
 def settling(dispatch: bytes) -> bytes:
