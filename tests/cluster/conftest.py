@@ -20,6 +20,7 @@ from tests.cluster.control_plane import binaries, cluster, local
 from tests.cluster.control_plane.binaries import Binaries
 from tests.cluster.control_plane.cluster import ControlPlane
 from tests.cluster.control_plane.kubectl import Kubectl
+from tests.cluster.foreign_definitions import definition_files
 from tests.golang import MissingPartError
 from tests.suites import left_out
 
@@ -104,6 +105,22 @@ def _without(missing: str) -> NoReturn:
 def kubectl(control_plane: ControlPlane) -> Kubectl:
     """Runs kubectl as the administrator."""
     return control_plane.kubectl
+
+
+@pytest.fixture(scope="module")
+def foreign_definitions(kubectl: Kubectl) -> Iterator[None]:
+    """Have the definitions of other projects' kinds that the chart makes objects of."""
+    try:
+        files = list(definition_files())
+    except MissingPartError as error:
+        _without(str(error))
+    made = [f"--filename={file}" for file in files if not kubectl("get", f"-f={file}", "--ignore-not-found").stdout]
+    if made:
+        kubectl("apply", "--server-side", *made)
+        kubectl("wait", "--for=condition=Established", "--timeout=60s", *made)
+    yield
+    if made:
+        kubectl("delete", *made)
 
 
 @pytest.fixture(scope="session")

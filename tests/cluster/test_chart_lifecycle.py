@@ -30,9 +30,6 @@ Values = Mapping[str, Any]
 
 README = (CHART / "README.md").read_text()
 SHAPES = sorted((*CHART.glob("ci/*-values.yaml"), *CHART.glob("examples/*/values.yaml")))
-NOT_SERVED = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject"}
-"""Kinds of other projects, whose definitions are not there."""
-
 MODES = ("enforce", "warn")
 
 KEPT = ("secret/the-eye-try-out", "persistentvolumeclaim/data-the-eye-postgres-0", "validatorrule/cta")
@@ -152,6 +149,7 @@ def test_every_pod_is_let_into_a_restricted_namespace(restricted: Helm) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda path: str(path.relative_to(CHART)))
+@pytest.mark.usefixtures("foreign_definitions")
 def test_the_api_server_takes_every_shape_to_the_letter(elsewhere: Helm, shape: Path) -> None:
     """No field that it does not know, no value that it refuses, and no pod that the standard would not let in."""
     values = yaml.safe_load(shape.read_text()) or {}
@@ -162,8 +160,7 @@ def test_the_api_server_takes_every_shape_to_the_letter(elsewhere: Helm, shape: 
     accounts = [found for found in objects if found["kind"] == "ServiceAccount"]
     kubectl.apply(*accounts, options=["--server-side"])  # no pod is let in without its own
 
-    served = [found for found in objects if found["kind"] not in NOT_SERVED]
-    answer = kubectl.apply(*served, options=("--server-side", "--dry-run=server", "--validate=strict"))
+    answer = kubectl.apply(*objects, options=("--server-side", "--dry-run=server", "--validate=strict"))
 
     assert answer.stderr == ""
 
