@@ -96,7 +96,7 @@ READING = f"""\
 |---|---|
 | **Events lost** is not 0 | events were accepted and have no outcome: keep Redis as it is and read the runbook |
 | **Dead events** is not 0 | nothing is lost: `the-eye dead list` names the error; repair it, `the-eye dead replay` |
-| **Requests answered** falls | senders get 503: look at *Refusals by code*, then at Redis in *Runtime* |
+| **Requests answered** falls | *Refusals by code*: `queue_full` is workers behind, `queue_unavailable` Redis |
 | **Stored after** is over {STORED_WITHIN} s | workers are behind: look at *Replicas*, then PostgreSQL in *Runtime* |
 | **Oldest waiting** grows | no worker takes anything: are there any? |
 | all are green | events arrive, are judged and are stored |
@@ -249,15 +249,19 @@ THROUGHPUT_ROW = Row(
         Graph(
             id=24,
             title="Refusals by code",
-            description="Events and tokens refused, by the code that their sender was given. Faults in events are the "
-            "sender's to repair; `rate_limited` asks for a higher limit or a slower sender; `backlog_full` and "
-            "`queue_unavailable` are The Eye's own.",
+            description="Requests refused, by the code that their sender was given; also events by their first fault, "
+            "one by one, and tokens. Faults are the sender's to repair; `rate_limited` asks for a higher limit or a "
+            "slower sender, `crowded` for fewer requests at a time. The Eye's own are `queue_full`: workers are "
+            "behind; `queue_unavailable`: Redis did not confirm; `tokens_not_loaded`: PostgreSQL was away at start; "
+            "`internal_error`: see the log.",
+            runbook="TheEyeAcceptErrorBudgetBurn",
             width=12,
             queries=(
-                Query(or_zero(rate("the_eye_events_refused_total", by="code"), API, by="code"), "{{code}}"),
+                Query(rate("the_eye_http_refusals_total", by="code"), "{{code}}"),
+                Query(rate("the_eye_events_refused_total", by="code"), "event: {{code}}"),
                 Query(rate("the_eye_token_refusals_total", by="code"), "token: {{code}}"),
             ),
-            unit="eps",
+            unit="cps",
         ),
     ),
 )

@@ -65,6 +65,8 @@ class Edge:
         one = Route(SINGLE, self._accept_one, passed_on=("GET", "HEAD"))
         batch = Route(BATCH, self._accept_batch)
         self._routes = {path: route for route in (one, batch) for path in (route.path, f"{route.path}/")}
+        for path in (SINGLE, BATCH):
+            _begin_at_zero(path)
 
     @property
     def route_of(self) -> Mapping[str, str]:
@@ -119,6 +121,7 @@ class Edge:
 
     def _settle(self, answer: Answer, start: float, event_id: UUID, error: Exception | None) -> None:
         self._in_flight -= 1
+        code = None
         if error is None:
             status = _ACCEPTED
             answer(status, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
@@ -126,12 +129,12 @@ class Edge:
             if not isinstance(error, QueueUnavailableError):
                 log.error("request_failed", route=SINGLE, exc_info=error)
             failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
-            status = failure.problem.status
+            status, code = failure.problem.status, failure.problem.code
             answer(status, *_problem_answer(failure))
-        _count(SINGLE, status, time.perf_counter() - start)
+        _count(SINGLE, status, code, time.perf_counter() - start)
 
     async def _respond(self, route: Route, raw_headers: RawHeaders, receive: Receive, send: Send) -> None:
-        start, held = time.perf_counter(), 0.0
+        start, held, code = time.perf_counter(), 0.0, None
         try:
             headers = _headers(raw_headers)
             caller = self._tokens.authorize(headers.get(b"authorization", b"").decode("latin-1"), TokenScope.INGEST)
@@ -140,7 +143,7 @@ class Edge:
             status = _ACCEPTED
             await _send(send, status, msgspec.json.encode(answer), _JSON_HEADERS)
         except ProblemError as error:
-            status = error.problem.status
+            status, code = error.problem.status, error.problem.code
             if isinstance(error, RateLimitedError):
                 await self._hold(held := error.hold_seconds)
             await send_problem(send, error)
@@ -148,9 +151,10 @@ class Edge:
             status = 499  # as nginx calls it: nobody is there to read a status
         except Exception:
             log.exception("request_failed", route=route.path)
-            status = HTTPStatus.INTERNAL_SERVER_ERROR.value
-            await send_problem(send, internal_error())
-        _count(route.path, status, time.perf_counter() - start - held, telemetry.exemplar())
+            failure = internal_error()
+            status, code = failure.problem.status, failure.problem.code
+            await send_problem(send, failure)
+        _count(route.path, status, code, time.perf_counter() - start - held, telemetry.exemplar())
 
     async def _hold(self, seconds: float) -> None:
         """Wait, without being counted as work to do."""
@@ -185,10 +189,20 @@ _count_single = metrics.REQUEST_BYTES.labels(SINGLE).inc
 _count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
 
 
-def _count(path: str, status: int, seconds: float, exemplar: dict[str, str] | None = None) -> None:
+def _count(path: str, status: int, code: str | None, seconds: float, exemplar: dict[str, str] | None = None) -> None:
     requests, durations = _counters(path, status)
     requests.inc()
     durations.observe(seconds, exemplar)
+    if code is not None:
+        metrics.REFUSALS.labels(path, code).inc()
+
+
+def _begin_at_zero(path: str) -> None:
+    """Make what counts the answers that alerts and dashboards wait for: a rate does not see a series' first value."""
+    for status in (HTTPStatus.ACCEPTED, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE):
+        _counters(path, status.value)
+    for code in ("crowded", "internal_error", "queue_full", "queue_unavailable", "rate_limited", "tokens_not_loaded"):
+        metrics.REFUSALS.labels(path, code)
 
 
 @cache

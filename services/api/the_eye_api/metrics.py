@@ -5,6 +5,11 @@ from prometheus_client import Counter, Gauge, Histogram
 REQUESTS = Counter(
     "the_eye_http_requests", "Answers to requests that send events, by route and status.", ["route", "status"]
 )
+REFUSALS = Counter(
+    "the_eye_http_refusals",
+    "Requests to send events that were refused, by route and code of the answer.",
+    ["route", "code"],
+)
 REQUEST_SECONDS = Histogram(
     "the_eye_http_request_duration_seconds",
     "Time to answer a request that sends events.",

@@ -269,3 +269,5 @@ _LABELS = {fate: fate.value for fate in Fate} | {
     Fate.VALID_BEFORE: "redelivered",
     Fate.INVALID_BEFORE: "redelivered",
 }
+for _label in _LABELS.values():
+    metrics.EVENTS.labels(_label)  # from 0 on: a rate does not see a series' first value
