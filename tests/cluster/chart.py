@@ -141,12 +141,12 @@ def namespaces(control_plane: ControlPlane, count: int) -> Iterator[list[str]]:
 def install_definition(kubectl: Kubectl) -> None:
     """Install the definition of ValidatorRules, and return when the API server serves them."""
     kubectl("apply", "--server-side", "-f", str(DEFINITION))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", CRD)
+    kubectl("wait", "--for=condition=Established", "--timeout=90s", CRD)
 
 
 def delete_definition(kubectl: Kubectl) -> None:
     """Delete the definition, and with it all ValidatorRules."""
-    kubectl("delete", CRD, "--ignore-not-found", "--timeout=30s")
+    kubectl("delete", CRD, "--ignore-not-found", "--timeout=90s")
 
 
 def rule(name: str, *, elements: Iterable[str] = ("buy button",), **spec: Any) -> dict[str, Any]:
