@@ -16,8 +16,8 @@ from tests.integration.test_edge import Edge, running
 from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store.connect import Connection
 
-EXAMPLES = 50
-RUN_SECONDS = 200
+EXAMPLES = 80
+RUN_SECONDS = 100
 
 CHECKS = (
     "not_a_server_error",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests import debian
 from tests.observability.stand import Stand, standing
+from tests.suites import left_out
 
 TEST_SECONDS = 300.0
 """A slow machine takes its time until an alert fires."""
@@ -17,11 +18,7 @@ TEST_SECONDS = 300.0
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave these tests out of a run that does not name them: they take minutes, and Prometheus."""
-    here = Path(__file__).parent
-    named = any(
-        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
-    )
-    return None if named or here not in collection_path.parents else True
+    return left_out(Path(__file__).parent, collection_path, config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

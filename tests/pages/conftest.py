@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from tests import debian
 from tests.machine import Machine, running
 from tests.pages.house import House
+from tests.suites import left_out
 
 TEST_SECONDS = 180.0
 WAIT_MILLISECONDS = 30_000
@@ -35,11 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave these tests out of a run that does not name them: they take minutes, and chromium."""
-    here = Path(__file__).parent
-    named = any(
-        here == path or here in path.parents for path in (Path(arg.split("::")[0]).resolve() for arg in config.args)
-    )
-    return None if named or here not in collection_path.parents else True
+    return left_out(Path(__file__).parent, collection_path, config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
