@@ -133,8 +133,8 @@ def _ended(connection: Connection) -> int:
 @pytest.mark.fault("messages of a newer and of an older version, for an unknown actor, and garbage")
 def test_messages_of_other_versions_harm_no_other(house: House, case: Case, postgres: CopiedPostgres) -> None:
     """What can be understood is stored; the rest is set aside whole, with its bytes, and nothing waits behind it."""
-    newer, older, unknown = case.numbers(10), case.numbers(10), case.numbers(10)
-    unread = range(older.start, unknown.stop)
+    newer, older, bodiless, unknown = (case.numbers(10) for _ in range(4))
+    unread = range(bodiless.start, unknown.stop)
     queue(
         house,
         # A later version adds fields at the end of an event, and new ones to a message.
@@ -144,6 +144,9 @@ def test_messages_of_other_versions_harm_no_other(house: House, case: Case, post
             new="field",
         ),
         lambda message_id: message([fields(number)[:-1] for number in older], options={"redis_message_id": message_id}),
+        lambda message_id: message(
+            [fields(number)[:4] for number in bodiless], options={"redis_message_id": message_id}
+        ),
         lambda message_id: message(
             [fields(number) for number in unknown],
             actor_name="of_a_later_version",

@@ -83,6 +83,26 @@ def test_a_batch_of_cloudevents_is_accepted_but_for_the_bad_ones(edge: Edge) -> 
     assert faults.keys() == {1, 2, 4, 5}
 
 
+def test_an_event_has_the_trace_in_which_it_was_made(edge: Edge) -> None:
+    """That of the request is a broker's, and counts where the CloudEvent names none, or what is no trace."""
+    trace_id, broker = uuid4(), uuid4()
+    header = {"traceparent": f"00-{broker.hex}-b7ad6b7169203331-01"}
+    traceparents = [f"00-{trace_id.hex}-b7ad6b7169203331-01", None, "none"]
+
+    events = [made(traceparent=traceparent) for traceparent in traceparents]
+    batch = (
+        b"[" + b",".join([*map(structured, events), structured(made()).replace(b"{", b'{"traceparent":3,', 1)]) + b"]"
+    )
+    for to_message in (to_binary_event, to_structured_event):
+        for message in map(to_message, events):
+            assert post(edge, HTTPMessage({**message.headers, **header}, message.body)).status_code == 202
+    message = HTTPMessage({"Content-Type": "application/cloudevents-batch+json", **header}, batch)
+    assert post(edge, message, "/events/batch").json()["accepted"] == 4
+
+    one = [trace_id, broker, broker]
+    assert [event.trace_id for event in edge.queued()] == [*one, *one, *one, broker]
+
+
 def test_data_that_look_like_an_event_are_data_in_binary_mode(edge: Edge) -> None:
     """What is nearest to the native form must not be taken for it."""
     native = {"session_id": SESSION, "category": "a", "name": "b", "data": {}, "timestamp": "2026-01-01T00:00:00Z"}
@@ -103,7 +123,7 @@ def test_a_body_that_is_no_json_is_refused_in_every_mode(edge: Edge) -> None:
 def test_attributes_become_fields() -> None:
     event_id = uuid4()
     for body in (
-        cloudevents.from_structured(structured(made(id=str(event_id)))),
+        cloudevents.from_structured(structured(made(id=str(event_id)))).body,
         from_binary(made(id=str(event_id))),
     ):
         sent = read(body)
@@ -117,7 +137,7 @@ def from_binary(event: CloudEvent) -> bytes:
     """Make an event of binary mode."""
     message = to_binary_event(event)
     headers = {name.lower().encode(): value.encode() for name, value in message.headers.items()}
-    return cloudevents.from_binary(headers, message.body)
+    return cloudevents.from_binary(headers, message.body).body
 
 
 def test_what_an_event_needs_a_cloudevent_needs() -> None:
@@ -125,7 +145,7 @@ def test_what_an_event_needs_a_cloudevent_needs() -> None:
     untimed = structured(made()).replace(b'"time"', b'"thyme"')
     without_session = structured(made(sessionid=None))
     for body, path in ((untimed, "$.timestamp"), (without_session, "$.session_id")):
-        faults = parse_event(cloudevents.from_structured(body))
+        faults = parse_event(cloudevents.from_structured(body).body)
         assert isinstance(faults, tuple)
         assert [(fault.path, fault.code) for fault in faults] == [(path, "missing_field")]
 
@@ -155,4 +175,4 @@ def test_data_keep_their_bytes() -> None:
     """A number that no double holds is stored as it was sent."""
     body = json.loads(structured(made()))
     raw = json.dumps(body).encode().replace(json.dumps(DATA).encode(), b'{"n": 0.10000000000000000001}')
-    assert bytes(read(cloudevents.from_structured(raw)).data) == b'{"n": 0.10000000000000000001}'
+    assert bytes(read(cloudevents.from_structured(raw).body).data) == b'{"n": 0.10000000000000000001}'

@@ -219,6 +219,29 @@ def test_an_event_is_answered_alike_however_it_comes(edge: Edge, send: str) -> N
     assert [event.body for event in edge.queued()] == [raw]
 
 
+@pytest.mark.parametrize("send", ["at once", "the long way", "batch"])
+def test_an_event_has_the_trace_of_its_request(edge: Edge, send: str) -> None:
+    """Whether the sender recorded it or not; one that is malformed, or given twice, counts as none."""
+    trace_id, other = uuid4(), uuid4()
+    headers = {"Content-Type": "application/json" + ("; charset=utf-8" if send == "the long way" else "")}
+    given = [
+        [("traceparent", f"00-{trace_id.hex}-b7ad6b7169203331-00")],
+        [],
+        [("traceparent", f"00-{trace_id.hex}-0-00")],
+        [("traceparent", f"00-{each.hex}-b7ad6b7169203331-00") for each in (trace_id, other)],
+    ]
+    path, content = ("/events/batch", b"[%s,%s]" % (body(), body())) if send == "batch" else ("/events", body())
+
+    with edge.client() as client:
+        for traceparents in given:
+            response = client.post(path, content=content, headers=[*headers.items(), *traceparents])
+            assert response.status_code == 202, response.text
+
+    queued = [event.trace_id for event in edge.queued()]
+    first = 2 if send == "batch" else 1
+    assert queued == [trace_id] * first + [None] * 3 * first
+
+
 def test_a_malformed_event_is_refused_with_every_fault(edge: Edge) -> None:
     """And nothing of it is queued."""
     response = edge.send(body(session_id="x", category=""))

@@ -21,6 +21,7 @@ from the_eye_worker.storing import EventStorer
 
 DEADLINE = 30.0
 NOW = datetime.now(UTC).replace(microsecond=250_000)
+TRACE = UUID("0af7651916cd43dd8448eb211c80319c")
 RULES = """
 apiVersion: the-eye.io/v1alpha1
 kind: ValidatorRule
@@ -111,11 +112,11 @@ def test_a_row_holds_all_that_is_known_of_an_event(storer: EventStorer, connecti
     event = queued()
     body = event.body.replace(b'{"host": "www.consumeraffairs.com", "element": "chat bubble"}', data)
 
-    storer.store(Payload.of([msgspec.structs.replace(event, body=body)]))
+    storer.store(Payload.of([msgspec.structs.replace(event, body=body, trace_id=TRACE)]))
 
     (row,) = connection.execute(
         "SELECT event_id, session_id, application_id, category, name, data::text, timestamp, received_at, valid,"
-        " violations, violated_rules, ruleset, stored_at FROM events"
+        " violations, violated_rules, ruleset, stored_at, trace_id FROM events"
     ).fetchall()
     assert row[:9] == (
         event.event_id,
@@ -149,6 +150,7 @@ def test_a_row_holds_all_that_is_known_of_an_event(storer: EventStorer, connecti
     assert "banner" not in str(row[9])
     assert row[10:12] == (["shop/element", "shop/host"], Rules().current.digest)
     assert row[12] >= NOW - timedelta(hours=1)
+    assert row[13] == TRACE
 
 
 def test_an_audited_violation_leaves_the_event_valid(storer: EventStorer, connection: Connection) -> None:
@@ -236,7 +238,8 @@ def test_one_event_that_cannot_be_stored_is_set_aside_alone(storer: EventStorer,
     connection.execute("ALTER TABLE events ADD CONSTRAINT no_poison CHECK (name <> 'poison')")
     try:
         good = [queued() for _ in range(100)]
-        bad = msgspec.structs.replace(queued(), body=good[0].body.replace(b"cta click", b"poison"))
+        body = good[0].body.replace(b"cta click", b"poison")
+        bad = msgspec.structs.replace(queued(), body=body, trace_id=TRACE)
         payload = Payload.of([*good[:37], bad, *good[37:]])
 
         storer.store(payload)
@@ -246,9 +249,9 @@ def test_one_event_that_cannot_be_stored_is_set_aside_alone(storer: EventStorer,
 
     assert len(rows(connection)) == 100
     dead = connection.execute(
-        "SELECT event_id, application_id, received_at, code, original FROM dead_events"
+        "SELECT event_id, application_id, received_at, trace_id, code, original FROM dead_events"
     ).fetchall()
-    assert dead == [(bad.event_id, 7, NOW, "23514", bad.body)]
+    assert dead == [(bad.event_id, 7, NOW, TRACE, "23514", bad.body)]
 
 
 @pytest.mark.parametrize("neighbours", [0, 3])

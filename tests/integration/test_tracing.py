@@ -239,12 +239,26 @@ def test_a_query_is_traced_with_its_route_and_its_statement(house: House, receiv
 
 def test_what_a_sender_did_not_sample_is_not_traced(house: House, receiver: OtlpReceiver) -> None:
     unsampled = uuid4().hex
-    house.wait_until_stored(house.accepted(traceparent=f"00-{unsampled}-{SPAN}-00"))
+    event_id = house.accepted(traceparent=f"00-{unsampled}-{SPAN}-00")
+    house.wait_until_stored(event_id)
+    assert house.client.get(f"/events/{event_id}").json()["trace_id"] == unsampled
 
     trace_id, header = begun()
     house.accepted(**header, tracestate="vendor=7")
     the_trace(receiver, trace_id, "POST /events", "COPY events")
     assert unsampled not in {span.trace_id for span in receiver.spans}
+
+
+@pytest.mark.parametrize("header", [{}, {"traceparent": "00-nothing-01"}], ids=["none", "malformed"])
+def test_a_row_has_the_trace_that_its_request_is_part_of(
+    house: House, receiver: OtlpReceiver, header: dict[str, str]
+) -> None:
+    """The one that begins here, where the sender has none."""
+    event_id = house.accepted(**header)
+    house.wait_until_stored(event_id)
+
+    found = house.client.get(f"/events/{event_id}").json()["trace_id"]
+    the_trace(receiver, found, "POST /events", "COPY events")
 
 
 @pytest.mark.parametrize("header", [{}, {"traceparent": "00-nothing-01"}], ids=["none", "malformed"])

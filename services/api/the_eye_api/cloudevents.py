@@ -4,14 +4,15 @@ What is no such CloudEvent is left as it is, and refused for the faults that it 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from the_eye_api.ingest import split_array
+from the_eye_api.ingest import Batch, split_array
+from the_eye_api.trace_ids import read_trace_id
 
 STRUCTURED_TYPES = frozenset({"application/cloudevents+json"})
 BATCH_TYPES = frozenset({"application/cloudevents-batch+json"})
@@ -34,6 +35,8 @@ class CloudEvent(msgspec.Struct, frozen=True):
     time: str | UnsetType = UNSET
     subject: str | UnsetType = UNSET
     sessionid: str | UnsetType = UNSET
+    traceparent: Any = UNSET
+    """Whatever it is, it is no reason to refuse an event."""
     data: Raw | UnsetType = UNSET
 
 
@@ -46,20 +49,29 @@ class _Event(msgspec.Struct, frozen=True):
     timestamp: str | UnsetType
 
 
+class Translated(NamedTuple):
+    """What a CloudEvent was made into."""
+
+    body: bytes
+    """The JSON of an event."""
+    trace_id: UUID | None = None
+    """The trace in which it was made, by the extension for distributed tracing; the request's may be a broker's."""
+
+
 _decode = msgspec.json.Decoder(CloudEvent).decode
 _decode_data = msgspec.json.Decoder(Raw).decode
 
 
-def from_structured(body: bytes | Raw) -> bytes:
-    """Make the JSON of an event from a CloudEvent in JSON; its ``data`` keep their bytes."""
+def from_structured(body: bytes | Raw) -> Translated:
+    """Make an event from a CloudEvent in JSON; its ``data`` keep their bytes."""
     try:
         return _event(_decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return bytes(body)
+        return Translated(bytes(body))
 
 
-def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> bytes:
-    """Make the JSON of an event from a request whose headers are the attributes and whose body is ``data``."""
+def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> Translated:
+    """Make an event from a request whose headers are the attributes and whose body is ``data``."""
     attributes = {
         name.removeprefix(_PREFIX).decode("latin-1"): unquote_to_bytes(value).decode(errors="replace")
         for name, value in headers.items()
@@ -68,20 +80,26 @@ def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> bytes:
     try:
         return _event(msgspec.structs.replace(msgspec.convert(attributes, CloudEvent), data=_decode_data(body)))
     except msgspec.ValidationError:
-        return msgspec.json.encode(attributes)
+        return Translated(msgspec.json.encode(attributes))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body
+        return Translated(body)
 
 
-def split_cloudevents(body: bytes) -> list[Raw]:
+def split_cloudevents(body: bytes) -> Batch:
     """Take a batch of CloudEvents apart into events. Raises ProblemError: 400, 413."""
-    return [Raw(from_structured(one)) for one in split_array(body)]
+    translated = [from_structured(one) for one in split_array(body).bodies]
+    return Batch(
+        [Raw(one.body) for one in translated],
+        {place: one.trace_id for place, one in enumerate(translated) if one.trace_id is not None},
+    )
 
 
-def _event(cloud: CloudEvent) -> bytes:
+def _event(cloud: CloudEvent) -> Translated:
     category, _, name = cloud.type.rpartition(".")
     session = cloud.subject if cloud.sessionid is UNSET else cloud.sessionid
-    return msgspec.json.encode(_Event(_event_id(cloud), category or name, name, session, cloud.data, cloud.time))
+    event = _Event(_event_id(cloud), category or name, name, session, cloud.data, cloud.time)
+    trace_id = read_trace_id(cloud.traceparent) if isinstance(cloud.traceparent, str) else None
+    return Translated(msgspec.json.encode(event), trace_id)
 
 
 def _event_id(cloud: CloudEvent) -> UUID:

@@ -31,6 +31,7 @@ from the_eye_api.ingest import MAX_BATCH_BYTES, Accepted, Ingest, Split, queue_u
 from the_eye_api.limits import RateLimitedError
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
 from the_eye_api.protocol import Answer
+from the_eye_api.trace_ids import read_trace_id
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 JSON_TYPES = frozenset({"application/json"})
@@ -110,7 +111,7 @@ class Edge:
                 return False
             self._ingest.let_in(caller)
             accepted = len(body) <= MAX_EVENT_BYTES and self._ingest.accept_one_at_once(
-                caller, body, partial(self._settle, answer, start)
+                caller, body, _given_trace_id(headers), partial(self._settle, answer, start)
             )
         except Exception:  # noqa: BLE001 - whatever it is, the application meets it, too, and has an answer to it
             return False
@@ -167,16 +168,17 @@ class Edge:
     async def _accept_one(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         media_type = _media_type(headers, JSON_TYPES | cloudevents.STRUCTURED_TYPES)
         body = await read_body(headers, receive, limit=MAX_EVENT_BYTES, count=_count_single)
+        trace_id = None
         if media_type in cloudevents.STRUCTURED_TYPES:
-            body = cloudevents.from_structured(body)
+            body, trace_id = cloudevents.from_structured(body)
         elif cloudevents.BINARY_MARK in headers:
-            body = cloudevents.from_binary(headers, body)
-        return await self._ingest.accept_one(caller, body)
+            body, trace_id = cloudevents.from_binary(headers, body)
+        return await self._ingest.accept_one(caller, body, trace_id or _trace_id(headers))
 
     async def _accept_batch(self, caller: Caller, headers: Headers, receive: Receive) -> msgspec.Struct:
         split = _SPLITS[_media_type(headers, _SPLITS.keys())]
         body = await read_body(headers, receive, limit=MAX_BATCH_BYTES, count=_count_batch)
-        return await self._ingest.accept_batch(caller, body, split)
+        return await self._ingest.accept_batch(caller, body, split, _trace_id(headers))
 
 
 _SPLITS: Mapping[str, Split] = (
@@ -227,7 +229,21 @@ def _headers(raw: RawHeaders) -> Headers:
         for name in (b"authorization", b"content-type", b"content-encoding"):
             if names.count(name) > 1:
                 raise malformed((Fault("$", "repeated_header", f"{name.decode()} is given more than once"),))
+        if names.count(_TRACEPARENT) > 1:
+            del headers[_TRACEPARENT]
     return headers
+
+
+def _given_trace_id(headers: Headers) -> UUID | None:
+    if _TRACEPARENT not in headers:  # nearly all: they must not pay for it
+        return None
+    return read_trace_id(headers[_TRACEPARENT].decode("latin-1"))
+
+
+def _trace_id(headers: Headers) -> UUID | None:
+    """Tell the trace of a request: its sender's, or the one that began with it here."""
+    begun = telemetry.ids().get("trace_id")
+    return _given_trace_id(headers) or (UUID(begun) if begun else None)
 
 
 def _media_type(headers: Headers, supported: AbstractSet[str]) -> str:
@@ -247,6 +263,7 @@ def internal_error() -> ProblemError:
 
 
 _ACCEPTED = HTTPStatus.ACCEPTED.value
+_TRACEPARENT = b"traceparent"
 _JSON = b"application/json"
 _JSON_HEADERS = [(b"content-type", _JSON)]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -33,8 +33,17 @@ MAX_FAULTS = 1_000
 Settle = Callable[[UUID, Exception | None], None]
 """Takes in that an event is on disk in the queue, or why that is not certain."""
 
-Split = Callable[[bytes], list[Raw]]
-"""Takes a batch apart into events."""
+
+class Batch(msgspec.Struct, frozen=True):
+    """A batch that was taken apart into events."""
+
+    bodies: Sequence[Raw]
+    trace_ids: Mapping[int, UUID] = {}
+    """Traces of those events that name one, by their place; the others have that of the request."""
+
+
+Split = Callable[[bytes], Batch]
+"""Takes a batch apart."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -75,8 +84,8 @@ class Ingest:
         self._backlog.check()
         self._limiter.check(caller)
 
-    async def accept_one(self, caller: Caller, body: bytes) -> Accepted:
-        """Accept a single event. Raises ProblemError: 400, 503."""
+    async def accept_one(self, caller: Caller, body: bytes, trace_id: UUID | None = None) -> Accepted:
+        """Accept a single event, which came with a trace or without. Raises ProblemError: 400, 503."""
         self._limiter.charge(caller, 1)
         await self._take_turn(caller, body)
         try:
@@ -84,13 +93,13 @@ class Ingest:
             if isinstance(sent, tuple):
                 metrics.REFUSED.labels(sent[0].code).inc()
                 raise malformed(sent)
-            event = _queued(caller, sent, body, time.time_ns() // 1_000)
+            event = _queued(caller, sent, body, time.time_ns() // 1_000, trace_id)
             await self._commit([event], event.event_id)
         finally:
             self._turns.give_back(caller.application_id)
         return Accepted(event.event_id)
 
-    def accept_one_at_once(self, caller: Caller, body: bytes, settle: Settle) -> bool:
+    def accept_one_at_once(self, caller: Caller, body: bytes, trace_id: UUID | None, settle: Settle) -> bool:
         """Accept a single event if it is good and need not wait, and call ``settle`` with its id when it is on disk.
 
         Gives False otherwise, with nothing done: ``accept_one`` says what is wrong, or waits.
@@ -101,7 +110,7 @@ class Ingest:
         try:
             sent = parse_event(body)
             if not isinstance(sent, tuple):
-                event = _queued(caller, sent, body, time.time_ns() // 1_000)
+                event = _queued(caller, sent, body, time.time_ns() // 1_000, trace_id)
                 self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
                 self._limiter.charge(caller, 1)
                 added = True
@@ -116,12 +125,14 @@ class Ingest:
         self._turns.give_back(caller.application_id)
         settle(event_id, error)
 
-    async def accept_batch(self, caller: Caller, body: bytes, split: Split) -> BatchAccepted:
+    async def accept_batch(
+        self, caller: Caller, body: bytes, split: Split, trace_id: UUID | None = None
+    ) -> BatchAccepted:
         """Accept the good events of a batch. Raises ProblemError: 400 when none is good, 413, 429, 503."""
         await self._take_turn(caller, body)
         try:
             self._limiter.check(caller)  # those before it in the line have been charged meanwhile
-            return await self._accept_batch(caller, split(body))
+            return await self._accept_batch(caller, split(body), trace_id)
         finally:
             self._turns.give_back(caller.application_id)
 
@@ -131,11 +142,11 @@ class Ingest:
         except CrowdedError as error:
             raise unavailable("crowded", "Too many requests of the application wait already.") from error
 
-    async def _accept_batch(self, caller: Caller, bodies: Sequence[Raw]) -> BatchAccepted:
-        if not bodies:
+    async def _accept_batch(self, caller: Caller, batch: Batch, trace_id: UUID | None) -> BatchAccepted:
+        if not batch.bodies:
             raise malformed((Fault("$", "empty_batch", "a batch has at least one event"),))
-        self._limiter.charge(caller, len(bodies))
-        accepted, refused = await self._sort(caller, bodies)
+        self._limiter.charge(caller, len(batch.bodies))
+        accepted, refused = await self._sort(caller, batch, trace_id)
         for one in refused:
             metrics.REFUSED.labels(one.errors[0].code).inc()
         if not accepted:
@@ -145,13 +156,15 @@ class Ingest:
         await self._commit(accepted)
         return BatchAccepted(len(accepted), refused)
 
-    async def _sort(self, caller: Caller, bodies: Sequence[Raw]) -> tuple[list[QueuedEvent], list[Refused]]:
+    async def _sort(
+        self, caller: Caller, batch: Batch, trace_id: UUID | None
+    ) -> tuple[list[QueuedEvent], list[Refused]]:
         """Tell good events from bad ones, a slice at a time: other requests must not wait for whole large batches."""
         received_at = time.time_ns() // 1_000
         listed = 0
         accepted: list[QueuedEvent] = []
         refused: list[Refused] = []
-        for slice_ in _slices(bodies):
+        for slice_ in _slices(batch.bodies):
             async with self._slice:
                 for index, body in slice_:
                     sent = parse_event(body)
@@ -160,7 +173,8 @@ class Ingest:
                         refused.append(Refused(index, sent if listed < MAX_FAULTS else sent[:1]))
                         listed += len(sent)
                     else:
-                        accepted.append(_queued(caller, sent, bytes(body), received_at))
+                        trace = batch.trace_ids.get(index, trace_id)
+                        accepted.append(_queued(caller, sent, bytes(body), received_at, trace))
                 await asyncio.sleep(0)
         return accepted, refused
 
@@ -171,7 +185,7 @@ class Ingest:
             raise queue_unavailable(event_id) from error
 
 
-def split_array(body: bytes) -> list[Raw]:
+def split_array(body: bytes) -> Batch:
     """Take a JSON array of at most ``MAX_BATCH_EVENTS`` apart. Raises ProblemError: 400, 413."""
     try:
         places = msgspec.structs.astuple(_decode_batch(body))
@@ -183,16 +197,16 @@ def split_array(body: bytes) -> list[Raw]:
         raise malformed((Fault("$", "invalid_type", "a batch is a JSON array of events"),)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise malformed((Fault("$", "malformed_json", str(error)),)) from error
-    return [place for place in places if place is not UNSET]
+    return Batch([place for place in places if place is not UNSET])
 
 
-def split_lines(body: bytes) -> list[Raw]:
+def split_lines(body: bytes) -> Batch:
     """Take NDJSON of at most ``MAX_BATCH_EVENTS`` apart; empty lines are no events. Raises ProblemError: 413."""
     lines = (line for line in BytesIO(body) if not line.isspace())
     bodies = [Raw(line) for line in islice(lines, MAX_BATCH_EVENTS + 1)]
     if len(bodies) > MAX_BATCH_EVENTS:
         raise _too_many_events()
-    return bodies
+    return Batch(bodies)
 
 
 # A struct of so many places, not a list: decoding stops at the first event too many, where a list would first make
@@ -225,10 +239,10 @@ def _slices(bodies: Iterable[Raw]) -> Iterator[list[tuple[int, Raw]]]:
     yield slice_
 
 
-def _queued(caller: Caller, sent: SentEvent, body: bytes, received_at: int) -> QueuedEvent:
+def _queued(caller: Caller, sent: SentEvent, body: bytes, received_at: int, trace_id: UUID | None) -> QueuedEvent:
     """Give the event its id before it is written: delivered twice, it is still the same event."""
     event_id = msgspec.convert(uuid_utils.uuid7().bytes, UUID) if sent.event_id is UNSET else sent.event_id
-    return QueuedEvent(event_id, caller.application_id, caller.application, received_at, body)
+    return QueuedEvent(event_id, caller.application_id, caller.application, received_at, body, trace_id)
 
 
 def _indexed(refused: Iterable[Refused]) -> Iterable[Fault]:

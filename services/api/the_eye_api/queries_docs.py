@@ -41,6 +41,7 @@ EXAMPLE_EVENT: dict[str, Any] = {
         )
     ],
     "ruleset": "sha256:9f2c4e1b7a6d5c3f8e0b1a2d3c4f5e6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e",
+    "trace_id": "0af7651916cd43dd8448eb211c80319c",
 }
 EXAMPLE_PAGE = {"events": [EXAMPLE_EVENT], "next_cursor": "AQAF8X0nTm7UAZfUoWo1fE6bGg0_Wo4sEebCYvFxh3Tb"}
 
@@ -57,6 +58,7 @@ _FIELDS: Mapping[str, tuple[Any, str]] = {
     "valid": (bool, "False when it breaks an enforced rule."),
     "violations": (list[Violation], "Every broken rule; those that are only audited leave the event valid."),
     "ruleset": (str, "Revision of the ruleset that judged it."),
+    "trace_id": (str | None, "The W3C trace that it came with, of 32 hexadecimal digits; null where there was none."),
 }
 
 

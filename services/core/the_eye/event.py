@@ -75,6 +75,8 @@ class Event(msgspec.Struct, frozen=True):
     """When it occurred, by the sender's clock, in UTC."""
     received_at: datetime
     """When the edge accepted it, in UTC."""
+    trace_id: UUID | None = None
+    """The W3C trace that it came with."""
 
 
 _decode_sent = msgspec.json.Decoder(SentEvent).decode

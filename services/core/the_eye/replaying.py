@@ -47,4 +47,5 @@ def queued(entry: DeadEntry) -> QueuedEvent:
         application=entry.application or "",
         received_at=(received_at - _EPOCH) // timedelta(microseconds=1),
         body=entry.original,
+        trace_id=entry.trace_id,
     )

@@ -205,6 +205,10 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """Proxies before this process, such as an ingress controller, whose ``X-Forwarded-For`` is believed: it tells whose
     attempts to sign in have failed too often. With 0 it is whoever opened the connection."""
 
+    trace_url: Annotated[str, Meta(pattern=r"^https?://\S*\{trace_id\}\S*$")] = ""
+    """Where traces are looked at, for a link from an event to the one that it came with: Grafana's, Jaeger's or
+    another address with ``{trace_id}`` in place of the id."""
+
     api_shutdown_seconds: Seconds = 20.0
     """How long requests may take to finish after that; Kubernetes kills 30 seconds after SIGTERM by default."""
 

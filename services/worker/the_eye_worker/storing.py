@@ -188,6 +188,7 @@ def _dead(queued: QueuedEvent, code: str, error: str) -> DeadEvent:
         event_id=queued.event_id,
         application_id=queued.application_id,
         received_at=received_at,
+        trace_id=queued.trace_id,
         # A message that comes twice makes one dead event of it.
         queue_id=acceptance(queued.event_id, received_at),
     )
@@ -208,6 +209,7 @@ def read_event(queued: QueuedEvent) -> Event | tuple[Fault, ...]:
         data=bytes(sent.data),
         timestamp=sent.timestamp,
         received_at=_time(queued.received_at),
+        trace_id=queued.trace_id,
     )
 
 

@@ -16,6 +16,7 @@ from the_eye.store.connect import Connection, connect
 from the_eye.store.users import Role, create_user
 
 PASSWORD = "correct horse battery"  # noqa: S105 - of this test's users
+TRACE_URL = "http://grafana.example/explore?left=%7B%22query%22:%22{trace_id}%22%7D&orgId=1"
 HASHED = hash_password(PASSWORD)
 
 
@@ -27,7 +28,7 @@ def served(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
     store = StoreSettings(database_url=migrated_url)
     with (
         connect(store, "test") as connection,
-        running(Edge(queue, connection), store, THE_EYE_FORWARDED_HOPS="1") as ready,
+        running(Edge(queue, connection), store, THE_EYE_FORWARDED_HOPS="1", THE_EYE_TRACE_URL=TRACE_URL) as ready,
     ):
         yield ready
 

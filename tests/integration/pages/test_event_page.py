@@ -4,11 +4,11 @@ import json
 import re
 from datetime import timedelta
 from html import unescape
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration.pages.conftest import Browser
+from tests.integration.pages.conftest import TRACE_URL, Browser
 from tests.integration.store.rows import NOON, SESSION, event, insert, violating
 
 from the_eye.store.applications import create_application
@@ -45,6 +45,19 @@ def test_an_event_is_shown_with_its_violations_in_their_places(viewer: Browser, 
     assert f"sha256:{bytes(range(32)).hex()}" in text
     assert "1.0 s after it occurred" in text
     assert "1.0 s after it was received" in text
+
+
+def test_an_events_trace_is_a_link_to_where_traces_are(viewer: Browser, people: Connection) -> None:
+    traced, untraced = insert(people, event(trace_id=UUID("0af7651916cd43dd8448eb211c80319c")), event())
+
+    text = viewer.get(f"/ui/events/{traced}").text
+
+    link = re.search(r'<a id="trace" href="([^"]*)">(\w+)</a>', text)
+    assert link is not None
+    assert unescape(link[1]) == TRACE_URL.replace("{trace_id}", "0af7651916cd43dd8448eb211c80319c")
+    assert link[2] == "0af7651916cd43dd8448eb211c80319c"
+    assert 'data-copy="trace"' in text
+    assert "Trace" not in viewer.get(f"/ui/events/{untraced}").text
 
 
 def test_a_payload_is_text_and_downloaded_byte_for_byte(viewer: Browser, people: Connection) -> None:

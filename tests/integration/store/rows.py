@@ -13,9 +13,10 @@ SESSION = UUID("e2085be5-9137-4e4e-80b5-f1ffddc25423")
 RULESET = bytes(range(32))
 
 INSERT = """INSERT INTO events ("timestamp", event_id, received_at, stored_at, session_id, application_id, valid,
-                                category, name, data, ruleset, violations, violated_rules)
+                                category, name, data, ruleset, violations, violated_rules, trace_id)
             VALUES (%(timestamp)s, %(event_id)s, %(received_at)s, %(stored_at)s, %(session_id)s, %(application_id)s,
-                    %(valid)s, %(category)s, %(name)s, %(data)s, %(ruleset)s, %(violations)s, %(violated_rules)s)"""
+                    %(valid)s, %(category)s, %(name)s, %(data)s, %(ruleset)s, %(violations)s, %(violated_rules)s,
+                    %(trace_id)s)"""
 
 
 def event(**changes: object) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def event(**changes: object) -> dict[str, Any]:
         "ruleset": RULESET,
         "violations": None,
         "violated_rules": None,
+        "trace_id": None,
         **changes,
     }
 

@@ -22,6 +22,7 @@ from the_eye.store.dead_events import DeadEntry, DeadEvent, batches, list_dead, 
 from the_eye_cli.dead import dead
 
 ID = UUID("018a0000-0000-7000-8000-000000000001")
+TRACE = UUID("0af7651916cd43dd8448eb211c80319c")
 
 
 def dead_event(**changes: object) -> DeadEvent:
@@ -34,6 +35,7 @@ def dead_event(**changes: object) -> DeadEvent:
         "event_id": ID,
         "application_id": 1,
         "received_at": NOON,
+        "trace_id": TRACE,
     }
     return DeadEvent(**{**fields, **changes})  # type: ignore[arg-type] # the fields are DeadEvent's
 
@@ -170,6 +172,7 @@ def test_a_replayed_event_is_queued_with_its_own_id_and_time(commands: Commands,
     ((event,),) = commands.queued()
     assert (event.event_id, event.application_id, event.application, event.body) == (ID, 1, "shop", b'{"a": 1}')
     assert event.received_at == 1_773_144_000_123_457
+    assert event.trace_id == TRACE
     assert list_dead(connection, 10) == []
 
 

@@ -31,6 +31,7 @@ from the_eye.store.event_query import (
 )
 
 ALL = EventFilter()
+TRACE = UUID("0af7651916cd43dd8448eb211c80319c")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def test_an_event_is_shown_as_it_was_stored(reader: AsyncConnection, conne
     """Its payload byte for byte, its times in UTC, its violations and the ruleset that judged it."""
     create_application(connection, "shop")
     data = '{"n": 1.10, "big": 123456789012345678901234567890,\n"a":1, "a" :2, "é": "\\u00e9"}'
-    (event_id,) = insert(connection, event(data=data, **violating("shop/a", "shop/b")))
+    (event_id,) = insert(connection, event(data=data, trace_id=TRACE, **violating("shop/a", "shop/b")))
 
     found = await read_event(reader, event_id)
 
@@ -71,6 +72,7 @@ async def test_an_event_is_shown_as_it_was_stored(reader: AsyncConnection, conne
         "stored_at": "2026-03-10T12:00:02Z",
         "valid": False,
         "ruleset": "sha256:" + bytes(range(32)).hex(),
+        "trace_id": TRACE.hex,
     }
 
 

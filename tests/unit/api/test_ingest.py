@@ -90,7 +90,7 @@ async def test_a_good_event_need_not_be_waited_for() -> None:
     ingest = make_ingest()
     settled: asyncio.Queue[tuple[UUID, Exception | None]] = asyncio.Queue()
 
-    taken = ingest.accept_one_at_once(SHOP, ONE, lambda *result: settled.put_nowait(result))
+    taken = ingest.accept_one_at_once(SHOP, ONE, None, lambda *result: settled.put_nowait(result))
 
     assert (taken, settled.empty()) == (True, True)
     assert await settled.get() == (UUID("6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"), None)
@@ -103,20 +103,22 @@ async def test_the_same_application_may_go_on_when_it_was_taken_at_once() -> Non
     settled: asyncio.Queue[object] = asyncio.Queue()
 
     for _ in range(SHARE):
-        assert not ingest.accept_one_at_once(SHOP, b"no json", lambda *_: None)
-    taken = [ingest.accept_one_at_once(SHOP, ONE, lambda *result: settled.put_nowait(result)) for _ in range(SHARE + 1)]
+        assert not ingest.accept_one_at_once(SHOP, b"no json", None, lambda *_: None)
+    taken = [
+        ingest.accept_one_at_once(SHOP, ONE, None, lambda *result: settled.put_nowait(result)) for _ in range(SHARE + 1)
+    ]
     for _ in range(SHARE):
         await settled.get()
 
     assert taken == [True] * SHARE + [False]
-    assert ingest.accept_one_at_once(SHOP, ONE, lambda *_: None)
+    assert ingest.accept_one_at_once(SHOP, ONE, None, lambda *_: None)
 
 
 async def test_events_that_are_taken_at_once_use_up_the_limit() -> None:
     ingest = make_ingest(RateLimit(events_per_second=0.001, burst=1))
     ingest.let_in(SHOP)
 
-    ingest.accept_one_at_once(SHOP, ONE, lambda *_: None)
+    ingest.accept_one_at_once(SHOP, ONE, None, lambda *_: None)
 
     with pytest.raises(RateLimitedError):
         ingest.let_in(SHOP)

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from the_eye import settings
-from the_eye.settings import PREFIX, ApiSettings, Group, LogSettings
+from the_eye.settings import PREFIX, ApiSettings, Group, LogSettings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,14 @@ def test_what_kubernetes_injects_for_a_service_is_no_misspelling() -> None:
 
 def test_nothing_is_said_before_logging_is_set_up() -> None:
     assert warnings({"THE_EYE_API_LISTN": ""}, LogSettings) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert('{trace_id}')", "https://x/trace/", "https://x/{trace}", "x/{trace_id}"]
+)
+def test_an_address_of_traces_has_a_place_for_the_id(url: str) -> None:
+    with pytest.raises(SettingsError, match="THE_EYE_TRACE_URL"):
+        ApiSettings.load({"THE_EYE_TRACE_URL": url})
 
 
 def run(command: str, **environ: str) -> "subprocess.CompletedProcess[str]":

@@ -17,6 +17,7 @@ from the_eye.store.sign_ins import SignedIn
 from the_eye.verdict import Violation
 from the_eye_api.pages.payload import Lines, read_lines
 from the_eye_api.pages.rendering import html, render
+from the_eye_api.pages.site import Site
 from the_eye_api.problems import problem
 from the_eye_api.queries import read_position, reading
 from the_eye_api.queries_parameters import PAGE_PARAMETERS, read_parameters, read_path_uuid
@@ -30,11 +31,13 @@ Pool = NamedDependency[AsyncPool]
 
 
 @get("/events/{event_id:str}")
-async def get_event(request: AnyRequest, event_id: FromPath[str], user: User, pool: Pool) -> Response[str]:
+async def get_event(
+    request: AnyRequest, event_id: FromPath[str], user: User, site: NamedDependency[Site]
+) -> Response[str]:
     """Show an event with its payload, and each violation at the place that it is about."""
-    event = await _find(pool, event_id)
+    event = await _find(site.pool, event_id)
     # Beside the event loop: a payload of a megabyte takes it a while.
-    return html(await asyncio.to_thread(_event_page, request, user, event))
+    return html(await asyncio.to_thread(_event_page, request, user, event, site.settings.trace_url))
 
 
 async def _find(pool: AsyncPool, event_id: str) -> StoredEvent:
@@ -46,7 +49,7 @@ async def _find(pool: AsyncPool, event_id: str) -> StoredEvent:
     return event
 
 
-def _event_page(request: AnyRequest, user: SignedIn, event: StoredEvent) -> str:
+def _event_page(request: AnyRequest, user: SignedIn, event: StoredEvent, trace_url: str) -> str:
     violations = msgspec.json.decode(event.violations, type=list[Violation])
     payload = read_lines(bytes(event.data), "$.data")
     beside, elsewhere = placed(payload, violations)
@@ -60,6 +63,7 @@ def _event_page(request: AnyRequest, user: SignedIn, event: StoredEvent) -> str:
         violations=violations,
         beside=beside,
         elsewhere=elsewhere,
+        trace_url=trace_url.replace("{trace_id}", event.trace_id or ""),
     )
 
 

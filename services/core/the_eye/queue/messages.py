@@ -33,6 +33,8 @@ class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
     """Microseconds since 1970 in UTC; up to the year 2223 a double of seconds tells them exactly."""
     body: bytes
     """The sender's JSON, byte for byte."""
+    trace_id: UUID | None = None
+    """The W3C trace that it came with, of which The Eye may have recorded nothing."""
 
 
 class Payload(msgspec.Struct, frozen=True):

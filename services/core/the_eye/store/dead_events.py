@@ -40,6 +40,7 @@ class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
     application_id: int | None = None
     received_at: datetime | None = None
     """These three are set for every event."""
+    trace_id: UUID | None = None
     queue_id: str | None = None
     """Unique place in the queue: what was set aside from there is not set aside again."""
 
@@ -58,6 +59,7 @@ class DeadEntry(msgspec.Struct, frozen=True):
     error: str
     size: int
     """Bytes of the original."""
+    trace_id: UUID | None
     original: bytes = b""
 
 
@@ -85,14 +87,16 @@ def set_aside(connection: AnyConnection, dead: Sequence[DeadEvent]) -> int:
     inserting = telemetry.statement(connection, "INSERT", "dead_events", len(dead))
     with inserting, connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
-            """INSERT INTO dead_events (kind, event_id, application_id, received_at, code, error, original, queue_id)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (queue_id) DO NOTHING""",
+            """INSERT INTO dead_events (kind, event_id, application_id, received_at, trace_id, code, error, original,
+                                        queue_id)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (queue_id) DO NOTHING""",
             [
                 (
                     entry.kind,
                     entry.event_id,
                     entry.application_id,
                     entry.received_at,
+                    entry.trace_id,
                     _storable(entry.code),
                     _storable(entry.error),
                     entry.original,
@@ -110,7 +114,7 @@ def _storable(text: str) -> str:
 
 
 _COLUMNS = """d.id, d.kind, d.died_at, d.event_id, d.application_id, a.name AS application, d.received_at,
-              d.code, d.error, octet_length(d.original) AS size"""
+              d.code, d.error, octet_length(d.original) AS size, d.trace_id"""
 _FROM = "FROM dead_events d LEFT JOIN applications a ON a.id = d.application_id"
 
 

@@ -151,6 +151,8 @@ class StoredEvent(msgspec.Struct, frozen=True):
     """A JSON array of violations; those of rules that only audit leave the event valid."""
     ruleset: str
     """Revision of the ruleset that judged the event: ``sha256:`` and 64 hexadecimal digits."""
+    trace_id: str | None
+    """The W3C trace that it came with: 32 hexadecimal digits."""
 
 
 class EventSummary(msgspec.Struct, frozen=True):
@@ -189,7 +191,8 @@ class _RawLoader(Loader):
 _APPLICATION = "coalesce((SELECT a.name FROM applications a WHERE a.id = e.application_id), '') AS application"
 _COLUMNS = f"""e.event_id, e.session_id, {_APPLICATION},
        e.category, e.name, e.data, e."timestamp", e.received_at, e.stored_at, e.valid,
-       coalesce(e.violations, '[]') AS violations, 'sha256:' || encode(e.ruleset, 'hex') AS ruleset"""
+       coalesce(e.violations, '[]') AS violations, 'sha256:' || encode(e.ruleset, 'hex') AS ruleset,
+       replace(e.trace_id::text, '-', '') AS trace_id"""
 
 _SUMMARY_COLUMNS = f"""e.event_id, e.session_id, {_APPLICATION},
        e.category, e.name, e."timestamp", e.valid, coalesce(e.violated_rules, '{{}}') AS violated_rules"""

@@ -59,6 +59,7 @@ _COLUMNS = (
     "violations",
     "violated_rules",
     "ruleset",
+    "trace_id",
 )
 _COLUMN_LIST = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 _JSONB_VERSION = b"\x01"
@@ -157,6 +158,7 @@ def _values(row: Row) -> tuple[object, ...]:
         _JSONB_VERSION + msgspec.json.encode(violations) if violations else None,
         sorted({violation.rule for violation in violations}) if violations else None,
         row.ruleset,
+        event.trace_id,
     )
 
 
