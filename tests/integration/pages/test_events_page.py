@@ -1,5 +1,6 @@
 """The page of events shows what its URL says, and whatever senders write is text."""
 
+import asyncio
 import csv
 import io
 import json
@@ -15,10 +16,13 @@ from tests.integration.pages.conftest import Browser
 from tests.integration.store.rows import NOON, SESSION, event, insert, violating
 from tests.integration.test_edge import Edge
 
+from the_eye.settings import StoreSettings
 from the_eye.store.applications import create_application, create_token
-from the_eye.store.connect import Connection
+from the_eye.store.connect import Connection, make_async_pool
 from the_eye.store.event_kinds import KindsSeen
+from the_eye.store.event_query import EventFilter, Position
 from the_eye.tokens import Scope
+from the_eye_api.pages import export
 
 OTHER = UUID("11111111-2222-4333-8444-555555555555")
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -168,6 +172,48 @@ def test_the_list_is_exported_whole_as_it_was_stored(viewer: Browser, people: Co
     assert first["valid"] == "true"
     assert viewer.get("/ui/events/export/xml").status_code == 404
     assert viewer.get("/ui/events/export/csv?last=x").status_code == 400
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+async def test_a_file_that_was_cut_says_where_the_rest_is(
+    store_settings: StoreSettings, connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """In its last line, which is no event; together the files have each event once."""
+    monkeypatch.setattr(export, "MAX_EXPORT_EVENTS", 400)
+    stored = store(connection, *(event() for _ in range(500)))
+
+    first = await exported(store_settings, form, None)
+    cut = re.search(r"/next\?cursor=([\w=-]+)", first[-1])
+    assert cut is not None
+    rest = await exported(store_settings, form, Position.parse(cut[1], EventFilter()))
+
+    if form == "csv":
+        assert first[-1] == f"# cut after 400 events; the next: {cut[0]}"
+    else:
+        assert json.loads(first[-1]) == {"cut": {"events": 400, "next": cut[0]}}
+    assert sorted(re.findall("|".join(stored), "".join([*first, *rest]))) == sorted(stored)
+    assert "cut" not in rest[-1]
+
+
+async def exported(store_settings: StoreSettings, form: str, position: Position | None) -> list[str]:
+    """Give the lines of a file that begins at a position."""
+    wanted = export.Wanted(EventFilter(), position, form, lambda cursor: f"/next?cursor={cursor}")
+    async with make_async_pool(store_settings, "test", 1) as pool:
+        chunks = [chunk async for chunk in export.export(pool, wanted, asyncio.Semaphore())]
+    return b"".join(chunks).decode().splitlines()
+
+
+def test_an_export_goes_on_from_a_cursor(viewer: Browser, people: Connection) -> None:
+    """With the address that a file ends with, which is as that of the next page of the list."""
+    store(people, *(event() for _ in range(60)))
+    page = viewer.get("/ui/events?last=all").text
+    older = re.search(r'rel="next" href="/ui/events\?([^"]+)"', page)
+    assert older is not None
+
+    rest = viewer.get(f"/ui/events/export/ndjson?{unescape(older[1])}").text.splitlines()
+
+    assert len(rest) == 10
+    assert "at most 100,000 of them or 256 MiB" in page
 
 
 def test_the_curl_line_reads_the_same_events(

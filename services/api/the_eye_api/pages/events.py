@@ -17,8 +17,8 @@ from the_eye.store.event_query import EventFilter, SummaryPage, application_name
 from the_eye.store.sign_ins import SignedIn
 from the_eye_api.pages.access import is_https
 from the_eye_api.pages.charts import Chart
-from the_eye_api.pages.export import MAX_EXPORT_EVENTS, export
-from the_eye_api.pages.rendering import html, render
+from the_eye_api.pages.export import MAX_EXPORT_BYTES, MAX_EXPORT_EVENTS, Wanted, export
+from the_eye_api.pages.rendering import ROOT, html, render
 from the_eye_api.pages.site import Site
 from the_eye_api.pages.state import LONGEST_HISTOGRAM, RANGE_NAMES, ListState, read_state
 from the_eye_api.problems import ProblemError, problem, unavailable
@@ -46,6 +46,7 @@ async def get_events(request: AnyRequest, user: User, pool: Pool) -> Response[st
         "ranges": RANGE_NAMES,
         "curl": _curl(request, state),
         "most": MAX_EXPORT_EVENTS,
+        "most_mebibytes": MAX_EXPORT_BYTES // 2**20,
     }
     status = HTTPStatus.OK if page else HTTPStatus.BAD_REQUEST
     return html(render(request, "events.html", user, **context), status)
@@ -65,10 +66,14 @@ async def _page(connection: AsyncConnection, state: ListState) -> tuple[SummaryP
 
 def _curl(request: AnyRequest, state: ListState) -> str:
     """Write the command that reads the same events over the API; the shell puts the token in."""
-    scheme = "https" if is_https(request) else request.url.scheme
     query = state.api_query()
-    url = f"{scheme}://{request.headers.get('host', 'localhost')}/events{'?' if query else ''}{query}"
+    url = f"{_origin(request)}/events{'?' if query else ''}{query}"
     return f'curl --header "Authorization: Bearer $TOKEN" {shlex.quote(url)}'
+
+
+def _origin(request: AnyRequest) -> str:
+    scheme = "https" if is_https(request) else request.url.scheme
+    return f"{scheme}://{request.headers.get('host', 'localhost')}"
 
 
 @get("/events/histogram")
@@ -97,7 +102,7 @@ async def _chart(connection: AsyncConnection, state: ListState, filter_: EventFi
 async def get_export(
     request: AnyRequest, form: FromPath[str], user: User, pool: Pool, site: NamedDependency[Site]
 ) -> Stream:
-    """Give the newest events of a filter as a file, row by row."""
+    """Give the newest events of a filter as a file, row by row, or those beyond a cursor."""
     del user
     state = read_state(request.scope["query_string"], datetime.now(UTC))
     if form not in {"ndjson", "csv"}:
@@ -108,9 +113,13 @@ async def get_export(
         filter_, faults = await state.filter(connection)
     if filter_ is None:
         raise problem(HTTPStatus.BAD_REQUEST, "malformed", "The filter has faults.", errors=faults)
+    cursor = state.values.get("cursor")
+    position = read_position(filter_, cursor) if cursor else None
+    path = f"{_origin(request)}{ROOT}/events/export/{form}"
+    wanted = Wanted(filter_, position, form, lambda after: f"{path}?{state.older(after)}")
     name = f"events-{state.now:%Y%m%dT%H%M%SZ}.{form}"
     return Stream(
-        export(pool, filter_, form, site.exports),
+        export(pool, wanted, site.exports),
         media_type="application/x-ndjson" if form == "ndjson" else "text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
