@@ -5,21 +5,22 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import click
 import msgspec
 from msgspec import Raw
-from uuid_utils.compat import uuid7
 
-from the_eye.event import Event, Fault, SentEvent, parse_event
+from the_eye.event import Fault, SentEvent, parse_event
 from the_eye.rules.assembly import Assembly, Problem, assemble, nothing_assembled
 from the_eye.rules.backtest import MAX_ROWS, MAX_SECONDS, STATEMENT_SECONDS, BacktestResult, Limits, backtest
-from the_eye.rules.directory import SUFFIXES, manifest_names, read_file
+from the_eye.rules.directory import read_file
+from the_eye.rules.files import SUFFIXES, manifest_names
 from the_eye.rules.manifest import FieldError, ValidatorRule
 from the_eye.rules.ruleset import RuleSet
+from the_eye.rules.sent import as_received
 from the_eye.settings import RuleSettings
 from the_eye.store.connect import Connection
 from the_eye.store.past_events import Window
@@ -289,7 +290,7 @@ def _outcome(index: int, body: bytes | Raw, ruleset: RuleSet, application: str) 
     sent = parse_event(body)
     if not isinstance(sent, SentEvent):
         return Outcome(index, None, None, "refused", faults=sent)
-    verdict = ruleset.judge(_accepted(sent, application))
+    verdict = ruleset.judge(as_received(sent, application))
     return Outcome(
         index,
         sent.category,
@@ -297,20 +298,6 @@ def _outcome(index: int, body: bytes | Raw, ruleset: RuleSet, application: str) 
         "valid" if verdict else "invalid",
         matched=verdict.matched,
         violations=verdict.violations,
-    )
-
-
-def _accepted(sent: SentEvent, application: str) -> Event:
-    return Event(
-        event_id=sent.event_id or uuid7(),
-        application_id=0,
-        application=application,
-        session_id=sent.session_id,
-        category=sent.category,
-        name=sent.name,
-        data=bytes(sent.data),
-        timestamp=sent.timestamp,
-        received_at=datetime.now(UTC),
     )
 
 

@@ -107,7 +107,7 @@ def test_exactly_the_events_that_the_rule_matches_are_examined(connection: Conne
         create_application(connection, name)
     insert(connection, *(event(application_id=a, category=c, name=n, data=BAD) for a, c, n in KINDS))
     tried = rule(match=match, **OK)
-    ruleset = backtest_module._alone(tried)  # noqa: SLF001 - a ruleset of one
+    ruleset = backtest_module.alone(tried)
     assert not isinstance(ruleset, tuple)
 
     result = run(connection, tried)

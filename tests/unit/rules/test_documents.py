@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from the_eye.rules.documents import MAX_TEXT_BYTES, MAX_WEIGHT, Document, Unreadable, read_documents
+from the_eye.rules.documents import (
+    MAX_TEXT_BYTES,
+    MAX_WEIGHT,
+    Document,
+    Unreadable,
+    read_documents,
+    write_document,
+)
 
 
 def values(text: str | bytes) -> list[Any]:
@@ -164,3 +171,32 @@ def test_after_a_syntax_error_nothing_more_is_read() -> None:
 def test_no_text_raises(text: str | bytes) -> None:
     for outcome in read_documents(text):
         assert isinstance(outcome, Document | Unreadable)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_what_is_written_is_read_as_the_same(value: Any) -> None:
+    assert list(read_documents(write_document({"value": value}))) == [Document(1, {"value": value})]
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "n", "0o17", "1_000", "~", "null", "12:30", "2026-03-01", "1e3", "<<", "", "- a"]
+)
+def test_text_that_could_be_misread_is_quoted(text: str) -> None:
+    assert list(read_documents(write_document({text: [text]}))) == [Document(1, {text: [text]})]
+
+
+def test_values_are_written_in_order_and_texts_by_their_lines() -> None:
+    written = write_document({"b": "one\ntwo\n", "a": {"name": "cta click", "ok": True, "n": [1, 2.5]}})
+
+    assert written == 'b: |\n  one\n  two\na:\n  name: cta click\n  ok: true\n  "n":\n  - 1\n  - 2.5\n'

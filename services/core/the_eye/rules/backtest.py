@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 from msgspec import Meta
 
+from the_eye.confinement import LOWEST_PRIORITY
 from the_eye.rules.manifest import FieldError, RefusedManifest, ValidatorRule, read_manifest
 from the_eye.rules.ruleset import RuleSet, compile_ruleset
 from the_eye.settings import SettingsError, StoreSettings
@@ -35,8 +36,6 @@ STATEMENT_SECONDS = 30.0
 
 PROGRESS_SECONDS = 1.0
 """How often the process of its own says how far it is."""
-
-LOWEST_PRIORITY = 19
 
 AnyConnection = psycopg.Connection[Any]
 
@@ -94,7 +93,7 @@ def backtest(
     They are judged as the worker does, by a ruleset of this rule alone and without what is built in. Raises
     psycopg.Error, but not for a page that took too long: that is a bound of time like ``limits``.
     """
-    ruleset = _alone(rule)
+    ruleset = alone(rule)
     if isinstance(ruleset, tuple):
         yield _failed(window, "; ".join(map(str, ruleset)))
         return
@@ -113,8 +112,8 @@ def backtest(
         after = page.events[-1].key if page.events else None
 
 
-def _alone(rule: ValidatorRule) -> RuleSet | tuple[FieldError, ...]:
-    """No event can be too far in the future here: that would be no violation of the rule."""
+def alone(rule: ValidatorRule) -> RuleSet | tuple[FieldError, ...]:
+    """Compile a ruleset of one rule, without what is built in: no event can be too far in the future for it."""
     compilation = compile_ruleset([rule], future_tolerance=timedelta.max)
     return compilation.refused[0].errors if compilation.refused else compilation.ruleset
 

@@ -14,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event as Signal
 from threading import Thread
-from typing import TypeAlias
 
 import msgspec
 import structlog
 
 from the_eye.rules.assembly import Assembly, Problem, assemble, nothing_assembled
 from the_eye.rules.documents import MAX_TEXT_BYTES
+from the_eye.rules.files import Signature, signature_of
 from the_eye.rules.manifest import FieldError
 from the_eye.rules.ruleset import RuleSet
 from the_eye.rules.shards import (
@@ -35,12 +35,7 @@ from the_eye.rules.shards import (
 )
 from the_eye.settings import SettingsError
 
-SUFFIXES = (".yaml", ".yml", ".json")
-
 OnChange = Callable[[RuleSet], object]
-
-Signature: TypeAlias = tuple[tuple[str, tuple[int, ...] | None], ...]
-"""Each file's name with what changes about it when it is written or replaced; None where it cannot be looked at."""
 
 WAIT_SECONDS = 60.0
 """How long a ruleset in shards may take to be whole at start: kubelets look at ConfigMaps about once a minute."""
@@ -52,16 +47,6 @@ _MOUNTED = "..data"
 """The link that a kubelet puts into whatever it mounts, an empty ConfigMap too."""
 
 _log = structlog.get_logger(__name__)
-
-
-def manifest_names(directory: Path) -> list[str]:
-    """The files of a directory that count: by suffix, at the top level, not hidden (kubelets keep ``..data`` there).
-
-    Raises OSError when the directory cannot be listed.
-    """
-    return sorted(
-        path.name for path in directory.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
-    )
 
 
 def read_file(path: Path) -> bytes | Problem:
@@ -78,18 +63,6 @@ def read_file(path: Path) -> bytes | Problem:
 
 def _unreadable(name: str, message: str) -> Problem:
     return Problem(name, "", FieldError("", "InvalidFile", message))
-
-
-def _signature(directory: Path) -> Signature:
-    return tuple((name, _look(directory / name)) for name in manifest_names(directory))
-
-
-def _look(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _index(directory: Path, names: Collection[str], *, expected: bool) -> RuleSetIndex | Problem | None:
@@ -202,7 +175,7 @@ class RuleDirectory:
 
     def _take_now(self, directory: Path) -> None:
         for _ in range(_LOAD_ATTEMPTS):
-            if self._settle(_signature(directory), directory, agreed=True):
+            if self._settle(signature_of(directory), directory, agreed=True):
                 return
         _log.warning("rules_directory_unsteady", directory=str(directory))
 
@@ -239,7 +212,7 @@ class RuleDirectory:
         if self._directory is None:
             return
         try:
-            signature = _signature(self._directory)
+            signature = signature_of(self._directory)
             agreed, self._seen = signature == self._seen, signature
             if signature != self._settled:
                 self._settle(signature, self._directory, agreed=agreed)
@@ -290,7 +263,7 @@ class RuleDirectory:
     def _take_manifests(self, signature: Signature, directory: Path) -> bool:
         """Put in force what is there; false when it changed while it was read, so that half of it may be new."""
         contents = {name: read_file(directory / name) for name, _ in signature}
-        if _signature(directory) != signature:
+        if signature_of(directory) != signature:
             return False
         self._put_in_force(signature, assemble(contents, self._state.assembly), declared=None)
         return True

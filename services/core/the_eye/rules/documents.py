@@ -313,3 +313,29 @@ def _plain(text: str) -> Any:
         message = f"{text} does not mean the same to every reader of YAML: quote it if it is text"
         raise _UnreadableError(message)
     return text
+
+
+_BaseDumper = cast("type[yaml.SafeDumper]", getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+
+
+class _Dumper(_BaseDumper):  # type: ignore[valid-type,misc] # which of the two it is, is known when it runs
+    """Quotes what is unclear, and keeps the lines of texts."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text else None if _is_clear(text) else '"'
+        return cast("yaml.ScalarNode", self.represent_scalar("tag:yaml.org,2002:str", text, style=style))
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _is_clear(text: str) -> bool:
+    try:
+        return bool(_plain(text) == text)
+    except _UnreadableError:
+        return False
+
+
+def write_document(value: Any) -> str:
+    """Write a JSON value as YAML, its keys in the order they have."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -60,7 +60,7 @@ class Expression:
                 return value
             text = str(value) if outcome.type() == cel.Type.ERROR else "no bool"
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this expression alone
-            text = str(error)
+            text = str(error) or type(error).__name__
         if text.startswith("INVALID_ARGUMENT: Integer value"):
             return BEYOND_64_BITS
         return EvaluationError(next(words for part, words in _KINDS if part in text))
@@ -68,6 +68,8 @@ class Expression:
 
 BEYOND_64_BITS = EvaluationError("a whole number has more than 64 bits")
 """CEL's integers have 64 bits: the caller may try again with a number that is rounded."""
+
+_TOO_MUCH_MEMORY = "it takes more memory than there is"
 
 _KINDS = (
     ("NOT_FOUND", "a key is missing"),
@@ -82,6 +84,8 @@ _KINDS = (
     ("out of range", "a number or an index is out of range"),
     ("OUT_OF_RANGE", "a number is out of range"),
     ("Timestamp", "a time is out of range"),
+    ("bad_alloc", _TOO_MUCH_MEMORY),
+    ("MemoryError", _TOO_MUCH_MEMORY),
     ("no bool", "the result is neither true nor false"),
     ("", "it cannot be evaluated"),
 )

@@ -55,13 +55,19 @@ class Problems(msgspec.Struct, frozen=True):
     """Whether all events of the range were looked at."""
 
 
-async def read_problems(connection: Connection, since: datetime | None, application_id: int | None = None) -> Problems:
-    """Group the violations of the newest events from ``since`` on."""
+async def read_problems(
+    connection: Connection, since: datetime | None, application_id: int | None = None, rule: str | None = None
+) -> Problems:
+    """Group the violations of the newest events from ``since`` on, those of one rule or of all."""
     conditions = ["e.violated_rules IS NOT NULL"]
     if since is not None:
         conditions.append('e."timestamp" >= %(since)s')
     if application_id is not None:
         conditions.append("e.application_id = %(application_id)s")
+    if rule is not None:
+        # As in event_query: each index of violations says in its own way which rows it has.
+        conditions.append("e.violated_rules @> ARRAY[%(rule)s::text] AND cardinality(e.violated_rules) > 0")
+    of_rule = "" if rule is None else "WHERE v.value ->> 'rule' = %(rule)s"
     query = f"""WITH newest AS MATERIALIZED (
     SELECT e."timestamp", e.event_id, e.violations FROM events e
      WHERE {" AND ".join(conditions)}
@@ -73,10 +79,10 @@ SELECT v.value ->> 'rule' AS rule, regexp_replace(v.value ->> 'path', '\\[\\d+\\
        min(n."timestamp") AS first_seen, max(n."timestamp") AS last_seen, array_agg(n."timestamp") AS times,
        (array_agg(n.event_id ORDER BY n."timestamp" DESC))[1:{SAMPLES:d}] AS samples,
        (SELECT events FROM looked_at) AS looked_at, (SELECT since FROM looked_at) AS looked_since
-  FROM newest n CROSS JOIN LATERAL jsonb_array_elements(n.violations) v
+  FROM newest n CROSS JOIN LATERAL jsonb_array_elements(n.violations) v {of_rule}
  GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2, 3"""  # noqa: S608 - constants and numbers
     async with psycopg.AsyncClientCursor(connection, row_factory=class_row(_Row)) as cursor:
-        await cursor.execute(query.encode(), {"since": since, "application_id": application_id})
+        await cursor.execute(query.encode(), {"since": since, "application_id": application_id, "rule": rule})
         rows = await cursor.fetchall()
     if not rows:
         return Problems([], None, whole=True)
