@@ -271,14 +271,15 @@ def test_a_pod_that_need_not_wait_has_no_hook() -> None:
     assert "lifecycle" not in render({"api": {"preStopSeconds": 0}}).pod("api").spec["containers"][0]
 
 
-def test_workers_mount_the_ruleset_whatever_part_of_it_there_is() -> None:
-    worker = render({"ruleset": {"name": "rules"}}).pod("worker")
+@pytest.mark.parametrize("component", ["api", "worker"])
+def test_the_ruleset_is_mounted_whatever_part_of_it_there_is(component: str) -> None:
+    pod = render({"ruleset": {"name": "rules"}}).pod(component)
 
-    sources = worker.volumes()["rules"]["projected"]["sources"]
+    sources = pod.volumes()["rules"]["projected"]["sources"]
     assert [source["configMap"]["name"] for source in sources] == ["rules", *(f"rules-{slot}" for slot in range(32))]
     assert all(source["configMap"]["optional"] is True for source in sources)
-    mounts = {mount["name"]: mount["mountPath"] for mount in worker.spec["containers"][0]["volumeMounts"]}
-    assert mounts["rules"] == environment(worker)["THE_EYE_RULES_DIR"]
+    (mount,) = [mount for mount in pod.spec["containers"][0]["volumeMounts"] if mount["name"] == "rules"]
+    assert mount == {"name": "rules", "mountPath": environment(pod)["THE_EYE_RULES_DIR"], "readOnly": True}
 
 
 def test_the_operator_finds_this_releases_workers_and_no_others() -> None:

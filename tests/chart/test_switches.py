@@ -330,7 +330,7 @@ def test_the_example_of_external_secrets_makes_what_the_values_name() -> None:
         ),
         (
             {"extraEnv": [{"name": "THE_EYE_RULES_DIR", "value": "/rules"}]},
-            "extraEnv has THE_EYE_RULES_DIR, which the container worker is given already",
+            "extraEnv has THE_EYE_RULES_DIR, which the container api is given already",
         ),
         (
             {

@@ -257,6 +257,34 @@ capabilities:
 {{- end }}
 {{- end -}}
 
+{{/* The ruleset that the operator publishes, as a directory: where it is, its mount and its volume. */}}
+{{- define "the-eye.ruleset.env" -}}
+- name: THE_EYE_RULES_DIR
+  value: /etc/the-eye/rules
+{{- end -}}
+
+{{- define "the-eye.ruleset.volumeMount" -}}
+- name: rules
+  mountPath: /etc/the-eye/rules
+  readOnly: true
+{{- end -}}
+
+{{- define "the-eye.ruleset.volume" -}}
+{{- $ruleset := include "the-eye.ruleset.name" . -}}
+# The operator writes them, and not all are there: before its first ruleset none is.
+- name: rules
+  projected:
+    sources:
+      - configMap:
+          name: {{ $ruleset | quote }}
+          optional: true
+      {{- range $slot := until 32 }}
+      - configMap:
+          name: {{ $ruleset }}-{{ $slot }}
+          optional: true
+      {{- end }}
+{{- end -}}
+
 {{/* A service account whose token is mounted nowhere but where a pod asks for it: (root, component, its values). */}}
 {{- define "the-eye.serviceAccount" -}}
 {{- $values := last . -}}
