@@ -31,6 +31,7 @@ from the_eye.store.event_query import EventFilter, Position, find_text, list_sum
 from the_eye.store.new_events import Watch
 from the_eye.store.partitions import partition_name
 from the_eye.store.problems import read_problems
+from the_eye.store.rule_counts import count_rules, judged_last
 from the_eye_cli.migrate import migrate
 
 DOCUMENT = Path(__file__).with_name("pages.md")
@@ -128,6 +129,11 @@ def queries(session: UUID, event: UUID, deep: Position) -> Iterator[tuple[str, s
     yield "Session", "its events", listed(session_id=session, oldest_first=True)
     yield "Problems", "last 24 hours", lambda connection: read_problems(connection, day["since"])
     yield "Problems", "all time", lambda connection: read_problems(connection, None)
+    yield "Rules", "counts, last 24 hours", lambda connection: count_rules(connection, day["since"])
+    yield "Rules", "counts, all time", lambda connection: count_rules(connection, None)
+    yield "Rules", "which ruleset judged last", judged_last
+    yield "Rules", "a frequent rule, 30 days", lambda it: read_problems(it, month["since"], rule="shop/pageview-host")
+    yield "Rules", "a rare rule, all time", lambda it: read_problems(it, None, rule="shop/rare")
 
 
 async def measure(url: str) -> list[tuple[str, str, list[float]]]:

@@ -3,6 +3,7 @@
 With `--write-screenshots` what each looks like goes to docs/pages.
 """
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -16,12 +17,16 @@ Look = tuple[bool, tuple[int, int]]
 """Whether it is dark, and the size in pixels."""
 
 EVENT, SESSION = uuid4(), uuid4()
+RULE = "default/cta-click-element"
 PAGES = {
     "events": "/ui/events?last=1h",
     "event": f"/ui/events/{EVENT}",
     "session": f"/ui/sessions/{SESSION}",
     "live": "/ui/live",
     "problems": "/ui/problems?last=1h",
+    "rules": "/ui/rules",
+    "rule": f"/ui/rules/{RULE}?last=1h",
+    "trial": "/ui/rules/try",
     "applications": "/ui/applications",
 }
 
@@ -66,6 +71,12 @@ def test_a_page_fits_and_can_be_used_by_all(
         expect(page.locator("#live-rows tr")).to_have_count(4)
     else:
         page.wait_for_load_state("networkidle")
+    if name in {"rules", "rule"}:  # which another process may have to read first
+        expect(page.get_by_text(RULE).first).to_be_visible()
+    if name == "trial":
+        page.get_by_role("button", name=re.compile("stored")).click()
+        expect(page.get_by_text("Would become invalid")).to_be_visible()
+        page.evaluate("scrollTo(0, 0)")
     _look(page)
 
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]

@@ -17,7 +17,7 @@ from litestar.openapi.spec import Components, License, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from the_eye.queue import QueueWriter
-from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
+from the_eye.settings import ApiSettings, QueueSettings, RuleSettings, StoreSettings
 from the_eye.store.applications import live_tokens, note_uses
 from the_eye.store.connect import AsyncPool, make_async_pool
 from the_eye.telemetry import telemetry
@@ -52,10 +52,10 @@ DRAIN_SECONDS = 5.0
 class Api:
     """What the edge is made of; lives as long as its process."""
 
-    def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings) -> None:
+    def __init__(self, settings: ApiSettings, queue: QueueSettings, store: StoreSettings, rules: RuleSettings) -> None:
         self.queue = QueueWriter(queue)
         self.pool: AsyncPool = make_async_pool(store, "the-eye api", settings.database_pool_size)
-        self._site = Site(settings, store, queue, self.pool)
+        self._site = Site(settings, store, queue, rules, self.pool)
         self._token_copy = TokenCopyKeeper(
             queue,
             self._read_tokens,

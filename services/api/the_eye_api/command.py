@@ -15,6 +15,7 @@ from the_eye.settings import (
     ApiSettings,
     LogSettings,
     QueueSettings,
+    RuleSettings,
     SettingsError,
     StoreSettings,
     TelemetrySettings,
@@ -37,7 +38,7 @@ def api() -> None:
     settings = ApiSettings.load()
     telemetry.start(TelemetrySettings.load(), "the-eye-api")
     queue, store = QueueSettings.load(), StoreSettings.load()
-    edge, shared_metrics = Api(settings, queue, store), SharedMetrics(queue, store)
+    edge, shared_metrics = Api(settings, queue, store, RuleSettings.load()), SharedMetrics(queue, store)
     diagnostics = DiagnosticsServer(settings.api_metrics_listen, {}, key="THE_EYE_API_METRICS_LISTEN")
     listening = listen(settings.api_listen)
     diagnostics.start()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -21,14 +22,26 @@ HASHED = hash_password(PASSWORD)
 
 
 @pytest.fixture(scope="session")
-def served(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
+def rules_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of rules, which tests write to."""
+    return tmp_path_factory.mktemp("rules")
+
+
+@pytest.fixture(scope="session")
+def served(valkey: Valkey, migrated_url: str, rules_folder: Path) -> Iterator[Edge]:
     """One process for all tests of pages."""
     queue = QueueSettings(redis_url=valkey.url(), queue_namespace=f"pages-{uuid4().hex}")
     clean(migrated_url)
     store = StoreSettings(database_url=migrated_url)
     with (
         connect(store, "test") as connection,
-        running(Edge(queue, connection), store, THE_EYE_FORWARDED_HOPS="1", THE_EYE_TRACE_URL=TRACE_URL) as ready,
+        running(
+            Edge(queue, connection),
+            store,
+            THE_EYE_FORWARDED_HOPS="1",
+            THE_EYE_TRACE_URL=TRACE_URL,
+            THE_EYE_RULES_DIR=str(rules_folder),
+        ) as ready,
     ):
         yield ready
 

@@ -18,11 +18,11 @@ from the_eye.store.audit_log import record
 from the_eye.store.connect import Connection
 from the_eye.store.dead_events import DeadEntry, batches, discard, list_dead, named, read_dead, replay
 from the_eye.store.event_query import application_names
-from the_eye.store.problems import MAX_EVENTS, Problem, read_problems
+from the_eye.store.problems import MAX_EVENTS, Problem, Problems, read_problems
 from the_eye.store.sign_ins import SignedIn
 from the_eye_api.pages.rendering import ROOT, html, render
 from the_eye_api.pages.site import Site
-from the_eye_api.pages.state import RANGE_NAMES, read_state
+from the_eye_api.pages.state import RANGE_NAMES, ListState, read_state
 from the_eye_api.problems import problem
 from the_eye_api.queries import reading
 
@@ -63,23 +63,27 @@ async def _page(
         applications = await application_names(connection)
         if filter_ is None:
             raise problem(HTTPStatus.BAD_REQUEST, "malformed", "The filter has faults.", errors=faults)
-        found = await read_problems(connection, state.since, filter_.application_id)
-    begin = found.since if state.since is None or not found.whole else state.since
-    # What is dated later than now belongs to the end.
-    end = max([state.now, *(one.last_seen for one in found.problems)])
-    trends = [Trend(one, one.trend(begin or end, end, PARTS)) for one in found.problems]
+        found = await read_problems(connection, state.since, filter_.application_id, filter_.rule)
     dead = await site.act(lambda store: list_dead(store, DEAD_SHOWN))
     context = {
         "state": state,
         "ranges": RANGE_NAMES,
         "applications": applications,
         "found": found,
-        "trends": trends,
+        "trends": trends_of(found, state),
         "most": MAX_EVENTS,
         "dead": dead,
         "refused": refused,
     }
     return html(render(request, "problems.html", user, **context), status)
+
+
+def trends_of(found: Problems, state: ListState) -> list[Trend]:
+    """Give each problem its course over the range."""
+    begin = found.since if state.since is None or not found.whole else state.since
+    # What is dated later than now belongs to the end.
+    end = max([state.now, *(one.last_seen for one in found.problems)])
+    return [Trend(one, one.trend(begin or end, end, PARTS)) for one in found.problems]
 
 
 @get("/problems/dead/{dead_id:int}")

@@ -14,13 +14,19 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
-from the_eye_api.pages import applications, event, events, live, problems, signing_in
+from the_eye_api.pages import applications, event, events, live, problems, rules, signing_in
 from the_eye_api.pages.access import NotSignedInError, provide_admin, provide_user, refuse_forgery
 from the_eye_api.pages.rendering import ASSETS_FOLDER, ROOT, SafeHeaders, environment, html, htmx_folder, render
 from the_eye_api.pages.site import Site
 from the_eye_api.problems import Problem, ProblemError, problem
 
-NAV = (("events", "Events"), ("live", "Live"), ("problems", "Problems"), ("applications", "Applications"))
+NAV = (
+    ("events", "Events"),
+    ("live", "Live"),
+    ("problems", "Problems"),
+    ("rules", "Rules"),
+    ("applications", "Applications"),
+)
 
 _YEAR = CacheControlHeader(max_age=365 * 24 * 60 * 60, public=True, immutable=True)
 
@@ -58,6 +64,7 @@ def pages_router(site: Site) -> list[Any]:
             event.get_session,
             *live.handlers,
             *problems.handlers,
+            *rules.handlers,
             *applications.handlers,
             get_nothing,
         ],

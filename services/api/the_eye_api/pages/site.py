@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from the_eye.settings import ApiSettings, QueueSettings, StoreSettings
+from the_eye.settings import ApiSettings, QueueSettings, RuleSettings, StoreSettings
 from the_eye.store.connect import AsyncPool, Connection, Pool, open_pool
+from the_eye_api.pages.children import Children
+from the_eye_api.pages.ruleset import Ruleset
 from the_eye_api.pages.viewers import Live
 
 T = TypeVar("T")
@@ -22,13 +24,22 @@ EXPORTS_AT_ONCE = 2
 class Site:
     """Made with its process, open while it serves."""
 
-    def __init__(self, settings: ApiSettings, store: StoreSettings, queue: QueueSettings, pool: AsyncPool) -> None:
+    def __init__(
+        self,
+        settings: ApiSettings,
+        store: StoreSettings,
+        queue: QueueSettings,
+        rules: RuleSettings,
+        pool: AsyncPool,
+    ) -> None:
         self.settings = settings
         self.queue = queue
         self.pool = pool
         self._store = store
         self._pool: Pool | None = None
         self.live = Live(pool)
+        self.children = Children()
+        self.ruleset = Ruleset(rules.rules_dir, self.children)
         self.passwords = asyncio.Semaphore(PASSWORDS_AT_ONCE)
         self.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
 
