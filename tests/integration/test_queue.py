@@ -29,6 +29,7 @@ from the_eye.queue import (
     enqueue_message,
     events_message,
 )
+from the_eye.queue.consumer import REST_SECONDS
 from the_eye.settings import QueueSettings
 
 DEADLINE = 20.0
@@ -198,6 +199,28 @@ def test_what_waits_together_is_taken_together(settings: QueueSettings, taken: T
 
     assert taken.numbers == list(range(40))
     assert len(taken.messages) < 10
+
+
+def test_what_follows_closely_is_taken_together(settings: QueueSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes after a while is taken at once; then a worker rests, and takes what came meanwhile."""
+    broker = EventBroker(settings)
+    worker: Any = broker.consume(EVENTS_QUEUE, prefetch=8)
+    rests: list[float] = []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        for number in (1, 2):
+            enqueue_events(settings, events(number))
+
+    enqueue_events(settings, events(0))
+    alone = next(worker)
+    assert next(worker) is None
+    monkeypatch.setattr("time.sleep", rest)
+    together = next(worker)
+
+    assert [[event.received_at for event in taken.args[0].events()] for taken in (alone, together)] == [[0], [1, 2]]
+    assert len(rests) == 1
+    assert 0 < rests[0] <= REST_SECONDS
 
 
 def test_one_message_that_fails_costs_no_other(settings: QueueSettings, taken: Taken) -> None:

@@ -23,6 +23,12 @@ HEARTBEATS_PER_TIMEOUT = 5
 FETCHED_MESSAGES = 16
 """The most messages that are fetched at once."""
 
+REST_SECONDS = 0.05
+"""How long to rest after a fetch that brought little: what comes meanwhile costs hardly more than one event alone."""
+
+ENOUGH_BYTES = JOINED_BYTES // 4
+"""What is no longer little."""
+
 OUTCOMES = "outcomes"
 """Option of a message in hand: how its events ended."""
 
@@ -41,6 +47,8 @@ class EventConsumer(_RedisConsumer):
         super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._recover_at = 0.0
         self._heartbeat_at = 0.0
+        self._rest_until = 0.0
+        """Until when what waits is left to become more."""
         self._more_wait = False
         """Whether the last fetch was given all that it asked for, so that there is no need to look for more."""
         self._count = 1
@@ -69,25 +77,36 @@ class EventConsumer(_RedisConsumer):
     def _fetch(self) -> None:
         """Fill the cache if there is room and anything to fetch; else write a heartbeat when due, or wait a moment.
 
+        Where a fetch brought little, the next one comes no sooner than REST_SECONDS later.
+
         Dramatiq's script writes a heartbeat each time, so on an idle queue every look would cost the server an fsync.
         """
         now = time.monotonic()
         if now >= self._recover_at:
             self.recover()
         self._settled.clear()
+        if now < self._rest_until:
+            time.sleep(self._rest_until - now)
+            now = time.monotonic()
         room = self.outstanding_message_count < self.prefetch
         wanted = self._count if room and self._anything_to_fetch() else 0
         if wanted or now >= self._heartbeat_at:
             self._heartbeat_at = now + self.broker.heartbeat_timeout / 1000 / HEARTBEATS_PER_TIMEOUT
             self.message_cache = self.broker.do_fetch(self.queue_name, wanted)
             self._more_wait = 0 < len(self.message_cache) == wanted
-            if wanted:
+            if self.message_cache:
                 self._count = self._next_count(self.message_cache)
+            if wanted and not self._brought_enough():
+                self._rest_until = now + REST_SECONDS
         elif room:
             self.misses, milliseconds = compute_backoff(self.misses, max_backoff=self.timeout)
             time.sleep(milliseconds / 1000)
         else:
             self._settled.wait(self.timeout / 1000)
+
+    def _brought_enough(self) -> bool:
+        """Say whether the last fetch is worth a write to the database, or more wait anyway."""
+        return self._more_wait or sum(len(raw) for raw in self.message_cache if raw) >= ENOUGH_BYTES
 
     def _anything_to_fetch(self) -> bool:
         return self._more_wait or self._waits(self.queue_name)

@@ -1,7 +1,8 @@
 """Messages that wait together are stored together: what group commit is to the edge, this is to the worker.
 
-Nothing waits for company. At low load a message comes alone; a worker that has fallen behind finds many, and stores
-them at the price of few: fetching, acknowledging and a transaction cost as much as 70 events, whatever their number.
+A lone message is taken at once; of those that follow each other closely, what comes within a moment is taken together
+(``consumer.py``). A worker that has fallen behind finds many anyway. They are stored at the price of few: fetching,
+acknowledging and a transaction cost as much as 70 events, whatever their number.
 """
 
 from collections.abc import Collection, Mapping, Sequence
