@@ -170,9 +170,10 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """Payload bytes that may wait for a write, and bytes of bodies that may wait for their turn; beyond either 503 at
     once, so that a slow queue cannot exhaust memory."""
 
-    rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 5_000.0
+    rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 2_000.0
     """Events that an application without a limit of its own may send per second to this process; 0 is no limit.
-    Well below what a process takes, so that one application that floods leaves room for the others."""
+    Half of what a process takes on a slow core with single events, so that one application that floods leaves room for
+    the others."""
 
     rate_limit_burst: Positive = 10_000
     """Events that such an application may send at once after a pause."""
