@@ -330,6 +330,24 @@ PROCESSES_ROW = Row(
             unit="binBps",
             stacked=True,
         ),
+        Graph(
+            id=47,
+            title="Queries and pages",
+            description="Answers a second to all that is not about sending events, by status; probes are among them.",
+            width=12,
+            queries=(Query(rate("the_eye_http_other_requests_total", by="status"), "{{status}}"),),
+            unit="reqps",
+            stacked=True,
+        ),
+        Graph(
+            id=48,
+            title="Time of queries and pages",
+            description="p95 until the answer begins, by route. Slow ones read more rows than they should, or wait for "
+            "PostgreSQL.",
+            width=12,
+            queries=(Query(quantile(0.95, "the_eye_http_other_request_duration_seconds", by="route"), "{{route}}"),),
+            unit="s",
+        ),
     ),
 )
 

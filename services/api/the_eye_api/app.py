@@ -25,6 +25,7 @@ from the_eye.tokens import Caller, Scope
 from the_eye_api import metrics, swagger
 from the_eye_api.auth import Tokens, TokenSnapshot
 from the_eye_api.backlog import BacklogBound
+from the_eye_api.counted import Counted
 from the_eye_api.edge import SINGLE, Edge, internal_error
 from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import Ingest
@@ -82,7 +83,7 @@ class Api:
             self.backlog,
             Turns(waiting_max_bytes=settings.pending_max_bytes),
         )
-        edge = Edge(self._litestar(), self.tokens, ingest)
+        edge = Edge(Counted(self._litestar()), self.tokens, ingest)
         self.asgi: ASGIApp = edge
         self.at_once: Mapping[Route, AtOnce] = {("POST", SINGLE): edge.accept_at_once}
         """Requests that are answered without a call of ``asgi``, where that is possible."""

@@ -16,6 +16,17 @@ REQUEST_SECONDS = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+OTHER_REQUESTS = Counter(
+    "the_eye_http_other_requests",
+    "Answers to requests that do not send events (queries, pages, probes), by route and status.",
+    ["route", "status"],
+)
+OTHER_REQUEST_SECONDS = Histogram(
+    "the_eye_http_other_request_duration_seconds",
+    "Time until the answer to a request that does not send events begins.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 REQUEST_BYTES = Counter(
     "the_eye_http_request_bytes", "Bytes of the bodies of requests that send events, as they came.", ["route"]
 )
