@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import Counter, deque
@@ -112,9 +113,10 @@ def refuse_those(bad: Callable[[dict[str, Any]], bool]) -> Answer:
 
 
 class ScriptedServer:
-    """Answers with what ``script`` holds, and then always with ``otherwise``."""
+    """Answers with what ``script`` holds, and then always with ``otherwise``; over TLS if it has a context for that."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.lock = threading.Lock()
         self.script: deque[Answer] = deque()
         self.otherwise: Answer = accept
@@ -127,12 +129,14 @@ class ScriptedServer:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._context else ''}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Listen, on the same port as before."""
         self._http = _Http(("127.0.0.1", self._port), _handler(self))
         self._port = self._http.server_address[1]
+        if self._context is not None:
+            self._http.socket = self._context.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
@@ -203,9 +207,9 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serving() -> Iterator[ScriptedServer]:
+def serving(context: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
     """Run a server during the block."""
-    server = ScriptedServer()
+    server = ScriptedServer(context)
     server.start()
     try:
         yield server

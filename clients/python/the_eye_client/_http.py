@@ -20,6 +20,9 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 MIN_COMPRESSED_BYTES = 1024
 """Below this, compressing costs more than it saves."""
 
+ENDED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+"""What becomes of a request on a connection that the server has ended, without TLS and with it."""
+
 USER_AGENT = f"the-eye-client/{version('the-eye-client')} Python/{platform.python_version()}"
 
 
@@ -58,7 +61,7 @@ class Connection:
         kept = self._connection is not None and self._connection.sock is not None
         try:
             return self._ask(body, headers, deadline)
-        except (ConnectionError, http.client.RemoteDisconnected) as error:
+        except ENDED as error:
             # A server may end a kept connection at any time, which says nothing of its health.
             if not kept:
                 raise NoAnswerError(_named(error)) from error
