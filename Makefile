@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up venv venv-dev test test-cluster test-observability test-pages images bench faults lint typecheck format requirements clean
+.PHONY: help up venv venv-dev test test-cluster test-observability test-pages test-load images bench loadtest faults lint typecheck format requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ test-pages: $(VENV)/.dev ## Run the tests of the pages in Debian's chromium; ARG
 bench: $(VENV)/.dev ## Measure what it can do; QUICK=1 takes a minute, ONLY=throughput,rows some parts
 	@$(BIN)/python -m tests.load.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+# HOST from the environment is no wish: some shells put this machine's name there.
+GIVEN = $(if $(filter command,$(firstword $(origin $(1)))),$(2) "$($(1))")
+loadtest: $(VENV)/.locust ## Load what `make up` runs, with a page on 8089 or ARGS=--headless; HOST=, TOKENS= elsewhere
+	@exec $(BIN)/python -m tests.load.loadtest $(call GIVEN,HOST,--host) $(call GIVEN,TOKENS,--tokens) $(ARGS)
+
+test-load: $(VENV)/.locust ## Run the load test for seconds against a stack of its own
+	@$(BIN)/pytest tests/load $(ARGS)
+
 faults: $(VENV)/.faults ## Break every part under load and account for every event; QUICK=1 takes minutes
 	@$(BIN)/pytest tests/faults $(if $(QUICK),--short) $(if $(QUICK)$(ARGS),,--document) $(ARGS)
 
@@ -66,6 +74,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 requirements: $(VENV)/.dev ## Compile requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --group build -o requirements/dev.txt
 	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
+	@$(COMPILE) --group load -c requirements/dev.txt -o requirements/load.txt
 	@for extra in api worker operator all cli; do \
 		$(COMPILE) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; done
 
@@ -108,6 +117,12 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml clients/python/pyproject.toml 
 	@$(INSTALL_PROJECT)
 	@$(INSTALL_EDITABLE) clients/python
 	@touch $(VENV)/.cli $@
+
+# Apart from all else: imported, Locust patches the standard library, and it brings a plugin for pytest.
+$(VENV)/.locust: requirements/load.txt $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip --clear $(VENV)/locust
+	@requirements/install.sh load $(BIN)/python -m pip --python $(VENV)/locust/bin/python
+	@touch $@
 
 $(VENV)/.faults: tests/faults/requirements.txt $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r $<

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ STOP_SECONDS = 60.0
 
 PORTS = range(16_384, 32_768)
 """Below those of outgoing connections, one of which could otherwise take a port before the server that is meant to."""
+
+EXPORT = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 
 THE_EYE = [sys.executable, "-m", "the_eye_cli"]
 
@@ -49,6 +52,11 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
         "THE_EYE_WORKER_METRICS_LISTEN": worker_metrics,
         **changes,
     }
+
+
+def exported(data: Path) -> dict[str, str]:
+    """Read where `the-eye up` has left its servers, for other commands; raises OSError where it has never run."""
+    return {key: shlex.split(value)[0] for key, value in EXPORT.findall((data / "env").read_text())}
 
 
 class Machine:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -10,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 from playwright.sync_api import Page
-from tests.machine import Machine, until
+from tests.machine import Machine, exported, until
 
 from the_eye.store.dead_events import DeadEvent, set_aside
 
@@ -68,9 +67,7 @@ class House:
         return str(made["event_id"])
 
     def _database(self) -> str:
-        found = re.search(r"^export THE_EYE_DATABASE_URL=(.*)$", (self.machine.data / "env").read_text(), re.MULTILINE)
-        assert found is not None
-        return shlex.split(found[1])[0]
+        return exported(self.machine.data)["THE_EYE_DATABASE_URL"]
 
     def send(self, *events: dict[str, Any]) -> list[UUID]:
         """Send events and wait until they are stored."""
