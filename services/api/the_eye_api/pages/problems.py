@@ -18,7 +18,7 @@ from the_eye.store.audit_log import record
 from the_eye.store.connect import Connection
 from the_eye.store.dead_events import DeadEntry, batches, discard, list_dead, named, read_dead, replay
 from the_eye.store.event_query import application_names
-from the_eye.store.problems import MAX_EVENTS, Problem, Problems, read_problems
+from the_eye.store.problems import Problem, Problems, read_problems
 from the_eye.store.sign_ins import SignedIn
 from the_eye_api.pages.rendering import ROOT, html, render
 from the_eye_api.pages.site import Site
@@ -71,7 +71,6 @@ async def _page(
         "applications": applications,
         "found": found,
         "trends": trends_of(found, state),
-        "most": MAX_EVENTS,
         "dead": dead,
         "refused": refused,
     }

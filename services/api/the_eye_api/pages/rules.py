@@ -195,7 +195,6 @@ async def get_rule(
         "rule": rule,
         "found": found,
         "trends": trends_of(found, state),
-        "most": MAX_EVENTS,
         "applications": applications,
     }
     return html(await asyncio.to_thread(_rule_page, request, user, rule, context))

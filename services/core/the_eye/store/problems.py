@@ -12,6 +12,9 @@ from psycopg.rows import class_row
 MAX_EVENTS = 5_000
 """Events with violations that are looked at, the newest: what PostgreSQL reads in some tens of milliseconds."""
 
+MAX_EVENTS_OF_RULE = 1_000
+"""The same where they are those of one rule, which have to be looked for."""
+
 SAMPLES = 3
 
 Connection = psycopg.AsyncConnection[Any]
@@ -53,6 +56,8 @@ class Problems(msgspec.Struct, frozen=True):
     """When the oldest event occurred that was looked at; None when there was none."""
     whole: bool
     """Whether all events of the range were looked at."""
+    most: int
+    """How many are looked at."""
 
 
 async def read_problems(
@@ -67,11 +72,12 @@ async def read_problems(
     if rule is not None:
         # As in event_query: each index of violations says in its own way which rows it has.
         conditions.append("e.violated_rules @> ARRAY[%(rule)s::text] AND cardinality(e.violated_rules) > 0")
+    most = MAX_EVENTS if rule is None else MAX_EVENTS_OF_RULE
     of_rule = "" if rule is None else "WHERE v.value ->> 'rule' = %(rule)s"
     query = f"""WITH newest AS MATERIALIZED (
     SELECT e."timestamp", e.event_id, e.violations FROM events e
      WHERE {" AND ".join(conditions)}
-     ORDER BY e."timestamp" DESC, e.event_id DESC LIMIT {MAX_EVENTS:d}
+     ORDER BY e."timestamp" DESC, e.event_id DESC LIMIT {most:d}
 ), looked_at AS (SELECT count(*) AS events, min("timestamp") AS since FROM newest)
 SELECT v.value ->> 'rule' AS rule, regexp_replace(v.value ->> 'path', '\\[\\d+\\]', '[*]', 'g') AS path,
        v.value ->> 'code' AS code, v.value ->> 'action' AS action,
@@ -85,9 +91,9 @@ SELECT v.value ->> 'rule' AS rule, regexp_replace(v.value ->> 'path', '\\[\\d+\\
         await cursor.execute(query.encode(), {"since": since, "application_id": application_id, "rule": rule})
         rows = await cursor.fetchall()
     if not rows:
-        return Problems([], None, whole=True)
+        return Problems([], None, whole=True, most=most)
     problems = [msgspec.convert(row, Problem, from_attributes=True) for row in rows]
-    return Problems(problems, rows[0].looked_since, rows[0].looked_at < MAX_EVENTS)
+    return Problems(problems, rows[0].looked_since, rows[0].looked_at < most, most)
 
 
 class _Row(Problem, frozen=True, kw_only=True):
