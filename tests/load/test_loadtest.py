@@ -146,7 +146,7 @@ def test_what_is_accepted_and_not_stored_is_missed(machine: Machine) -> None:
 
 def test_without_anything_to_load_it_says_what_to_do(machine: Machine, tmp_path: Path) -> None:
     nothing_runs = load("--headless")
-    assert nothing_runs.status == 1
+    assert nothing_runs.status == 2
     assert "start it with make up, or give HOST and TOKENS" in nothing_runs.err
 
     half = load(f"--host={machine.api}", "--headless")

@@ -45,7 +45,8 @@ def main(host: str, tokens: Path | None, applications: int, data: Path, day: boo
         url = host or here.address()
         file = tokens or here.tokens(data, applications)
     except NotHereError as error:
-        raise click.ClickException(str(error)) from error
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - for the person who has started it
+        sys.exit(2)
     os.execv(LOCUST, [str(LOCUST), *command(url, file, day=day, headless="--headless" in locust), *locust])  # noqa: S606 - no shell is wanted
 
 
