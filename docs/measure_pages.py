@@ -8,7 +8,7 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,18 +32,28 @@ from the_eye.store.new_events import Watch
 from the_eye.store.partitions import partition_name
 from the_eye.store.problems import read_problems
 from the_eye.store.rule_counts import count_rules, judged_last
+from the_eye_api.pages.viewers import LOOK_SECONDS
 from the_eye_cli.migrate import migrate
 
 DOCUMENT = Path(__file__).with_name("pages.md")
 MARK = "<!-- What follows is written by docs/measure_pages.py. -->\n"
+END = "<!-- Until here. -->\n"
 
-MADE = 2_000_000
-COPIES = 4
-DAYS = 10
-"""Two million events are made of ten days, and copied four times to the ten days before."""
+MADE = 1_030_000
+DAYS = 9
+COPIES = 9
+"""A million events are made of nine days, and copied nine times to the days before: 90 are kept by default."""
 
 ROUNDS = 40
 BARS = 48
+
+LIVE_EVENTS = 1_000
+"""Events that are stored between two looks."""
+
+_STORE_NEW = f"""INSERT INTO events ("timestamp", event_id, received_at, session_id, application_id, valid, category,
+                                    name, data, ruleset, violations, violated_rules)
+    SELECT clock_timestamp(), gen_random_uuid(), now(), session_id, application_id, valid, category, name, data,
+           ruleset, violations, violated_rules FROM events ORDER BY "timestamp" DESC LIMIT {LIVE_EVENTS}""".encode()  # noqa: S608 - a number
 
 Query = Callable[[AsyncConnection], Awaitable[Any]]
 
@@ -59,7 +69,16 @@ def filled() -> Iterator[str]:
         with psycopg.connect(url, autocommit=True) as connection:
             fill(connection, MADE, DAYS, datetime.now(UTC).date())
             multiply(connection)
+            forget_the_future(connection)
         yield url
+
+
+def forget_the_future(connection: psycopg.Connection[Any]) -> None:
+    """Delete what this day does not have yet, as if it had never been there."""
+    connection.execute("DELETE FROM events WHERE stored_at > now()")
+    today = sql.Identifier(partition_name(datetime.now(UTC).date()))
+    connection.execute(sql.SQL("VACUUM FULL {}").format(today))
+    connection.execute("VACUUM ANALYZE events")
 
 
 def multiply(connection: psycopg.Connection[Any]) -> None:
@@ -87,7 +106,6 @@ def multiply(connection: psycopg.Connection[Any]) -> None:
             ):
                 connection.execute(sql.SQL(statement).format(**names))
     connection.execute("INSERT INTO event_kinds SELECT DISTINCT category, name FROM events ON CONFLICT DO NOTHING")
-    connection.execute("VACUUM ANALYZE events")
 
 
 def queries(session: UUID, event: UUID, deep: Position) -> Iterator[tuple[str, str, Query]]:
@@ -121,7 +139,7 @@ def queries(session: UUID, event: UUID, deep: Position) -> Iterator[tuple[str, s
     yield "Events", "30 days, the beginning of an id", lambda connection: of_text(connection, str(event)[:8])
     yield "Events, histogram", "24 hours", counted(1)
     yield "Events, histogram", "7 days", counted(7)
-    yield "Events, histogram", "50 days", counted(50)
+    yield "Events, histogram", "90 days", counted(90)
     yield "Events, histogram", "7 days, a large application", counted(7, application_id=1)
     yield "Events, histogram", "30 days, a category", counted(30, category="account")
     yield "Events, histogram", "30 days, a frequent rule", counted(30, rule="shop/pageview-host")
@@ -145,10 +163,19 @@ async def measure(url: str) -> list[tuple[str, str, list[float]]]:
         found = []
         for title, name, query in queries(newest.session_id, newest.event_id, deep):
             found.append((title, name, [await timed(query, connection) for _ in range(ROUNDS + 1)][1:]))
-        watch = Watch()
-        await watch.look(connection)
-        found.append(("Live", "a look for new events", [await timed(watch.look, connection) for _ in range(ROUNDS)]))
+        name = f"a look each second, {LIVE_EVENTS:,} new events"
+        found.append(("Live", name, [seconds async for seconds in _looks(connection)]))
         return found
+
+
+async def _looks(connection: AsyncConnection) -> AsyncIterator[float]:
+    """Look for new events once a second, while some come; seconds."""
+    watch = Watch()
+    await watch.look(connection)
+    for _ in range(ROUNDS):
+        await connection.execute(_STORE_NEW)
+        yield await timed(watch.look, connection)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def timed(query: Query, connection: AsyncConnection) -> float:
@@ -216,8 +243,13 @@ def main(url: str | None) -> None:
 
 def _measure_into_document(url: str) -> None:
     figures = written(url, asyncio.run(measure(url)) + measure_acts(url))
-    kept = DOCUMENT.read_text().partition(MARK)[0].rstrip("\n")
-    DOCUMENT.write_text(f"{kept}\n\n{MARK}\n{figures}")
+    replace_in_document(MARK, figures)
+
+
+def replace_in_document(mark: str, text: str) -> None:
+    """Replace what stands between a mark and the end of what is written by a program."""
+    before, _, rest = DOCUMENT.read_text().partition(mark)
+    DOCUMENT.write_text(f"{before}{mark}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

@@ -152,6 +152,10 @@ def parameters(settings: StoreSettings, application_name: str, statement_seconds
         "idle_in_transaction_session_timeout": milliseconds,
         # Times of the years 1 and 9999 do not survive a shift into another zone.
         "timezone": "UTC",
+        # Where there are many partitions, small reads are expected to be dear. Starting workers and compiling would
+        # take longer than they do, and processors from those who store.
+        "max_parallel_workers_per_gather": 0,
+        "jit": "off",
     }
     defaults = {
         "application_name": application_name,
