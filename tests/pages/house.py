@@ -14,6 +14,7 @@ from tests.machine import Machine, exported, until
 from the_eye.store.dead_events import DeadEvent, set_aside
 
 STORED_SECONDS = 60.0
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 LONG = "a value that goes on and on without a place to break it " + "x" * 400
 
 
@@ -71,7 +72,8 @@ class House:
 
     def send(self, *events: dict[str, Any]) -> list[UUID]:
         """Send events and wait until they are stored."""
-        answer = self.client.post("/events/batch", json=list(events))
+        headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+        answer = self.client.post("/events/batch", json=list(events), headers=headers)
         assert answer.status_code == 202, answer.text
         ids = [one["event_id"] for one in events]
         until(lambda: self.client.get(f"/events/{ids[-1]}").status_code == 200, STORED_SECONDS)
