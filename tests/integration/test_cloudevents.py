@@ -1,6 +1,7 @@
 """CloudEvents as their own library makes them, sent to the running edge in every mode."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -101,6 +102,22 @@ def test_an_event_has_the_trace_in_which_it_was_made(edge: Edge) -> None:
 
     one = [trace_id, broker, broker]
     assert [event.trace_id for event in edge.queued()] == [*one, *one, *one, broker]
+
+
+def test_a_traceparent_that_is_no_text_makes_no_objects() -> None:
+    """A body of commas would otherwise take many times its size, and hold the event loop."""
+    body = structured(made()).replace(b"{", b'{"traceparent":[' + b"[]," * 100_000 + b"[]],", 1)
+
+    tracemalloc.start()
+    try:
+        translated = cloudevents.from_structured(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert translated.trace_id is None
+    assert read(translated.body).event_id
+    assert peak < 2 * len(body)
 
 
 def test_data_that_look_like_an_event_are_data_in_binary_mode(edge: Edge) -> None:

@@ -4,7 +4,7 @@ What is no such CloudEvent is left as it is, and refused for the faults that it 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -35,8 +35,8 @@ class CloudEvent(msgspec.Struct, frozen=True):
     time: str | UnsetType = UNSET
     subject: str | UnsetType = UNSET
     sessionid: str | UnsetType = UNSET
-    traceparent: Any = UNSET
-    """Whatever it is, it is no reason to refuse an event."""
+    traceparent: Raw | UnsetType = UNSET
+    """Whatever it is, it is no reason to refuse an event, and makes no objects."""
     data: Raw | UnsetType = UNSET
 
 
@@ -60,12 +60,14 @@ class Translated(NamedTuple):
 
 _decode = msgspec.json.Decoder(CloudEvent).decode
 _decode_data = msgspec.json.Decoder(Raw).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def from_structured(body: bytes | Raw) -> Translated:
     """Make an event from a CloudEvent in JSON; its ``data`` keep their bytes."""
     try:
-        return _event(_decode(body))
+        cloud = _decode(body)
+        return _event(cloud, _text(cloud.traceparent))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Translated(bytes(body))
 
@@ -77,8 +79,10 @@ def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> Translated:
         for name, value in headers.items()
         if name.startswith(_PREFIX)
     }
+    traceparent = attributes.pop("traceparent", "")
     try:
-        return _event(msgspec.structs.replace(msgspec.convert(attributes, CloudEvent), data=_decode_data(body)))
+        cloud = msgspec.convert(attributes, CloudEvent)
+        return _event(msgspec.structs.replace(cloud, data=_decode_data(body)), traceparent)
     except msgspec.ValidationError:
         return Translated(msgspec.json.encode(attributes))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -94,12 +98,18 @@ def split_cloudevents(body: bytes) -> Batch:
     )
 
 
-def _event(cloud: CloudEvent) -> Translated:
+def _text(given: Raw | UnsetType) -> str:
+    try:
+        return "" if given is UNSET else _decode_text(given)
+    except msgspec.ValidationError:
+        return ""
+
+
+def _event(cloud: CloudEvent, traceparent: str) -> Translated:
     category, _, name = cloud.type.rpartition(".")
     session = cloud.subject if cloud.sessionid is UNSET else cloud.sessionid
     event = _Event(_event_id(cloud), category or name, name, session, cloud.data, cloud.time)
-    trace_id = read_trace_id(cloud.traceparent) if isinstance(cloud.traceparent, str) else None
-    return Translated(msgspec.json.encode(event), trace_id)
+    return Translated(msgspec.json.encode(event), read_trace_id(traceparent))
 
 
 def _event_id(cloud: CloudEvent) -> UUID:
