@@ -52,7 +52,8 @@ class Ruleset:
         """Tell what the directory holds, or held when it was read last."""
         if self._directory is None:
             return self._known
-        if self._task is None and await asyncio.to_thread(self._is_due, self._directory):
+        due = self._task is None and await asyncio.to_thread(self._is_due, self._directory)
+        if due and self._task is None:  # nobody else has begun meanwhile
             self._task = asyncio.create_task(self._read(self._directory))
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
