@@ -37,16 +37,21 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_url: str) -> None
     assert "nothing to migrate" in second.stdout
 
 
+def take_back_the_last(url: str) -> None:
+    """Undo the newest migration that was applied."""
+    subprocess.run(  # noqa: S603
+        [find_dbmate(), "--no-dump-schema", f"--migrations-dir={MIGRATIONS}", "rollback"],
+        env={**os.environ, "DATABASE_URL": dbmate_url(url)},
+        check=True,
+        capture_output=True,
+    )
+
+
 def test_every_migration_can_be_taken_back(empty_url: str) -> None:
     """Up, all the way down, and up again."""
     CliRunner().invoke(migrate, env={"THE_EYE_DATABASE_URL": empty_url})
     for _ in MIGRATIONS.glob("*.sql"):
-        subprocess.run(  # noqa: S603
-            [find_dbmate(), "--no-dump-schema", f"--migrations-dir={MIGRATIONS}", "rollback"],
-            env={**os.environ, "DATABASE_URL": dbmate_url(empty_url)},
-            check=True,
-            capture_output=True,
-        )
+        take_back_the_last(empty_url)
     with psycopg.connect(empty_url) as connection:
         left = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname !~ '^schema_mig'"
@@ -57,6 +62,25 @@ def test_every_migration_can_be_taken_back(empty_url: str) -> None:
 
     assert (left, functions) == ([], [])
     assert CliRunner().invoke(migrate, env={"THE_EYE_DATABASE_URL": empty_url}).exit_code == 0
+
+
+def test_a_change_of_the_events_does_not_wait_behind_a_dump(empty_url: str) -> None:
+    """All who write and read would wait behind it."""
+    environ = {"THE_EYE_DATABASE_URL": empty_url}
+    CliRunner().invoke(migrate, env=environ)
+    with psycopg.connect(empty_url) as dump:
+        while dump.execute(
+            "SELECT 1 FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'trace_id'"
+            " AND NOT attisdropped"
+        ).fetchall():
+            dump.commit()
+            take_back_the_last(empty_url)
+        dump.execute("LOCK TABLE events IN ACCESS SHARE MODE")
+        refused = CliRunner().invoke(migrate, env=environ)
+
+    assert refused.exit_code == 1
+    assert "lock timeout" in refused.stderr
+    assert CliRunner().invoke(migrate, env=environ).exit_code == 0
 
 
 def test_a_database_that_is_away_is_one_clear_error() -> None:
