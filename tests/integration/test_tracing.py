@@ -284,11 +284,17 @@ def test_probes_are_not_traced(house: House, receiver: OtlpReceiver) -> None:
 
 @pytest.mark.parametrize(
     ("histogram", "where"),
-    [("the_eye_http_request_duration_seconds", "api"), ("the_eye_stored_after_seconds", "worker")],
+    [
+        ("the_eye_http_request_duration_seconds", "api"),
+        ("the_eye_http_other_request_duration_seconds", "api"),
+        ("the_eye_stored_after_seconds", "worker"),
+    ],
 )
 def test_latencies_have_exemplars(house: House, receiver: OtlpReceiver, histogram: str, where: str) -> None:
     """A scraper that asks for OpenMetrics gets the trace of a request in each bucket; others see none."""
-    house.wait_until_stored(house.accepted())
+    event_id = house.accepted()
+    house.wait_until_stored(event_id)
+    house.client.get(f"/events/{event_id}").raise_for_status()
     url = house.api_metrics if where == "api" else f"{house.worker}/metrics"
 
     def exemplars() -> list[Mapping[str, str]]:

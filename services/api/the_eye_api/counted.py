@@ -5,6 +5,7 @@ import time
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from the_eye.telemetry import telemetry
 from the_eye_api import metrics
 
 UNKNOWN_ROUTE = "unknown"
@@ -28,7 +29,8 @@ class Counted:
             if message["type"] == "http.response.start":
                 route = scope.get("path_template") or UNKNOWN_ROUTE
                 metrics.OTHER_REQUESTS.labels(route, message["status"]).inc()
-                metrics.OTHER_REQUEST_SECONDS.labels(route).observe(time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                metrics.OTHER_REQUEST_SECONDS.labels(route).observe(seconds, telemetry.exemplar())
             await send(message)
 
         await self._app(scope, receive, count)
