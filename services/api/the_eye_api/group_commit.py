@@ -58,14 +58,14 @@ class GroupCommit:
         Raises QueueUnavailableError when that is not certain: they may have been queued all the same.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.add(events, partial(_tell, done))
+        self.add(events, partial(_tell, done), telemetry.creation(len(events)))
         try:
             await done
         finally:
             del done  # an error's traceback would hold it, and it the error
 
-    def add(self, events: Sequence[QueuedEvent], settle: Settle) -> None:
-        """Have ``events`` written, and ``settle`` called when they are.
+    def add(self, events: Sequence[QueuedEvent], settle: Settle, creation: "Creation | None" = None) -> None:
+        """Have ``events`` written, and ``settle`` called when they are; without ``creation`` they are not traced.
 
         Raises QueueUnavailableError when too many wait; ``settle`` is not called then.
         """
@@ -73,7 +73,7 @@ class GroupCommit:
         if self._pending_bytes + size > self._pending_max_bytes:
             message = "too many events wait for the queue"
             raise QueueUnavailableError(message)
-        waiting = _Waiting(events, size, settle, telemetry.creation(len(events)))
+        waiting = _Waiting(events, size, settle, creation)
         self._waiting.setdefault(events[0].application_id, deque()).append(waiting)
         self._pending_bytes += size
         if self._flushing is None:

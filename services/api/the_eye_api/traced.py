@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from the_eye.tracing import Tracing, fail
+from the_eye.tracing import Carrier, Tracing, fail
+from the_eye_api.edge import RawHeaders
 from the_eye_api.protocol import Answer, AtOnce, Route
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ PROBES = frozenset({"/healthz", "/readyz"})
 _PARENT = "the_eye.parent"
 """Key of what was decided about a request, in its scope."""
 
-_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+_TRACEPARENT = b"traceparent"
+_CONTEXT = frozenset({_TRACEPARENT, b"tracestate"})
+_NOTHING: Carrier = {}
 _METHODS = frozenset(method.value for method in HttpMethod)
 
 
@@ -88,12 +91,7 @@ class Traced:
         """Decide once whether a request is sampled, as ``Tracing.sampled``."""
         decided = cast("dict[str, Any]", scope)
         if _PARENT not in decided:
-            carrier: dict[str, str] = {}
-            for name, value in scope["headers"]:
-                if name in _CONTEXT:
-                    key, text = name.decode(), value.decode("latin-1")
-                    carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
-            decided[_PARENT] = self._tracing.sampled(carrier)
+            decided[_PARENT] = self._tracing.sampled(_carrier(scope["headers"]))
         return cast("Context | None", decided[_PARENT])
 
     def _name(self, span: "Span", scope: HTTPScope) -> None:
@@ -102,6 +100,20 @@ class Traced:
         if route:
             span.set_attribute("http.route", route)
             span.update_name(f"{_method(scope)} {route}")
+
+
+def _carrier(headers: RawHeaders) -> Carrier:
+    for name, _ in headers:
+        if name == _TRACEPARENT:
+            break
+    else:  # as nearly all are: they must not pay for the rest
+        return _NOTHING
+    carrier: dict[str, str] = {}
+    for name, value in headers:
+        if name in _CONTEXT:
+            key, text = name.decode(), value.decode("latin-1")
+            carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
+    return carrier
 
 
 def _method(scope: HTTPScope, other: str = "HTTP") -> str:

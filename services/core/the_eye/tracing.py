@@ -76,6 +76,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("the-eye", version("the-eye"))
         self._propagator = TraceContextTextMapPropagator()
         self._by_parent = settings.by_parent
+        self._ratio = settings.ratio
         self._bound = TraceIdRatioBased.get_bound_for_rate(settings.ratio)
 
     def sampled(self, carrier: Carrier) -> Context | None:
@@ -91,7 +92,7 @@ class Tracing:
             if context.is_valid:
                 follows = context.trace_flags.sampled if self._by_parent else self._takes(context.trace_id)
                 return parent if follows else None
-        return _NO_PARENT if self._takes(random.getrandbits(64)) else None
+        return _NO_PARENT if random.random() < self._ratio else None  # noqa: S311 - no secret
 
     def _takes(self, trace_id: int) -> bool:
         return trace_id & _LOW_64_BITS < self._bound
