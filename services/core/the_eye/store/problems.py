@@ -64,14 +64,13 @@ async def read_problems(
     connection: Connection, since: datetime | None, application_id: int | None = None, rule: str | None = None
 ) -> Problems:
     """Group the violations of the newest events from ``since`` on, those of one rule or of all."""
-    conditions = ["e.violated_rules IS NOT NULL"]
+    # As in event_query: said in both ways, PostgreSQL would expect next to none, and read and sort all that there are.
+    one_rule = "e.violated_rules @> ARRAY[%(rule)s::text] AND cardinality(e.violated_rules) > 0"
+    conditions = ["e.violated_rules IS NOT NULL" if rule is None else one_rule]
     if since is not None:
         conditions.append('e."timestamp" >= %(since)s')
     if application_id is not None:
         conditions.append("e.application_id = %(application_id)s")
-    if rule is not None:
-        # As in event_query: each index of violations says in its own way which rows it has.
-        conditions.append("e.violated_rules @> ARRAY[%(rule)s::text] AND cardinality(e.violated_rules) > 0")
     most = MAX_EVENTS if rule is None else MAX_EVENTS_OF_RULE
     of_rule = "" if rule is None else "WHERE v.value ->> 'rule' = %(rule)s"
     query = f"""WITH newest AS MATERIALIZED (
