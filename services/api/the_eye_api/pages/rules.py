@@ -61,8 +61,8 @@ spec:
 """
 NEW_RULE_ID = "default/new-rule"
 
-Outcome: TypeAlias = Trial | str | None
-"""What came of a trial, or why nothing did; None before there is one."""
+Outcome: TypeAlias = bytes | str | None
+"""What came of a trial, as JSON, or why nothing did; None before there is one."""
 
 AnyRequest = Request[Any, Any, Any]
 User = NamedDependency[SignedIn]
@@ -260,10 +260,11 @@ async def _trial_page(
 
 def _render_trial(request: AnyRequest, user: SignedIn, outcome: Outcome, context: Mapping[str, Any]) -> str:
     """Beside the event loop: an event of a megabyte takes it a while."""
-    return render(request, "trial.html", user, **_shown(outcome), **context)
+    trial = msgspec.json.decode(outcome, type=Trial) if isinstance(outcome, bytes) else outcome
+    return render(request, "trial.html", user, **_shown(trial), **context)
 
 
-def _shown(outcome: Outcome) -> dict[str, Any]:
+def _shown(outcome: Trial | str | None) -> dict[str, Any]:
     """What the box shows of an outcome."""
     shown = {"trial": outcome, "kind": type(outcome).__name__, "most_judged": MAX_JUDGED}
     if not isinstance(outcome, TriedEvent):
@@ -288,12 +289,12 @@ async def post_trial(request: AnyRequest, admin: User, site: TheSite) -> Respons
         memory_bytes=MEMORY_BYTES,
     )
     try:
-        output = await site.children.run(
+        outcome: Outcome = await site.children.run(
             PROGRAM, msgspec.json.encode(wanted), seconds=TRIAL_SECONDS, output_bytes=OUTPUT_BYTES
         )
     except ChildError as error:
-        return await _trial_page(request, admin, site, box, str(error))
-    return await _trial_page(request, admin, site, box, msgspec.json.decode(output, type=Trial))
+        outcome = str(error)
+    return await _trial_page(request, admin, site, box, outcome)
 
 
 handlers: Iterable[Any] = (get_rules, get_rule, get_trial, post_trial)
