@@ -18,8 +18,10 @@ from tests.integration.test_edge import Edge
 from tests.servers import wait_until
 from tests.unit.rules.making import cel, manifest
 
+from the_eye.rules.trial import PROGRAM, TrialRequest
 from the_eye.store.connect import Connection
-from the_eye_api.pages.rules import PROCESSOR_SECONDS, TRIAL_SECONDS
+from the_eye_api.pages.children import ChildError, Children
+from the_eye_api.pages.rules import MEMORY_BYTES, OUTPUT_BYTES, PROCESSOR_SECONDS, STORE_SECONDS, TRIAL_SECONDS
 
 NOW = datetime.now(UTC)
 SECONDS = 30.0
@@ -202,9 +204,26 @@ def test_a_rule_that_does_not_end_is_stopped_and_the_api_goes_on_answering(admin
     while trial.is_alive():
         assert httpx.get(f"{served.url}/healthz", timeout=SECONDS).status_code == 200
         answers += 1
-    trial.join()
+        trial.join(timeout=0.05)  # asking without a pause would leave it, of the lowest priority, no processor
 
     assert answers > 10
     assert re.search("took too much of the processor's time and was stopped|did not end within", outcomes[0])
     assert time.monotonic() - began >= PROCESSOR_SECONDS / 2
     assert "The event fits the rule" in tried(admin, RULE, EVENT)
+
+
+async def test_a_rule_that_does_not_end_is_ended_by_the_processor_time_it_took() -> None:
+    """Not by the page's other limit, which is first where the machine is busy: it has much more time here."""
+    request = TrialRequest(
+        rule=msgspec.json.encode(manifest("a", **LOOPING)).decode(),
+        known_as="default/a",
+        event=msgspec.json.encode(LARGE).decode(),
+        application="",
+        store_seconds=STORE_SECONDS,
+        processor_seconds=PROCESSOR_SECONDS,
+        memory_bytes=MEMORY_BYTES,
+    )
+    with pytest.raises(ChildError, match="took too much of the processor's time and was stopped"):
+        await Children().run(
+            PROGRAM, msgspec.json.encode(request), seconds=6 * TRIAL_SECONDS, output_bytes=OUTPUT_BYTES
+        )
