@@ -334,6 +334,15 @@ def test_its_pods_meet_the_restricted_standard() -> None:
     assert [faults(pod) for pod in pods] == [[], []]
 
 
+def test_its_pods_write_to_tmp_alone() -> None:
+    documents = list(yaml.safe_load_all((SAMPLES.parent / "loadtest.yaml").read_text()))
+    containers = [one["spec"]["template"]["spec"]["containers"][0] for one in documents if one["kind"] == "Deployment"]
+
+    assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in containers)
+    writable = [[mount["mountPath"] for mount in one["volumeMounts"] if "readOnly" not in mount] for one in containers]
+    assert writable == [["/tmp"], ["/tmp"]]  # noqa: S108 - of the pod
+
+
 def decoded(events: list[Event]) -> list[dict[str, Any]]:
     """Decode what can be."""
     return [json.loads(event.body) for event in events]
