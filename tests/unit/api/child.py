@@ -26,6 +26,8 @@ def main() -> None:
             bytearray(2**30)
         case "abort":
             os.kill(os.getpid(), signal.SIGABRT)
+        case "environ":
+            sys.stdout.write("\n".join(os.environ))
         case "fail":
             sys.exit(3)
         case _:

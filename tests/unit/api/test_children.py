@@ -39,6 +39,22 @@ async def test_it_is_stopped_or_ends_without_an_answer(wish: str, why: str) -> N
     assert await ask(children, "next") == b"next"
 
 
+@pytest.mark.parametrize("reads_store", [False, True])
+async def test_it_is_told_of_the_database_only_if_it_reads_it(
+    monkeypatch: pytest.MonkeyPatch, *, reads_store: bool
+) -> None:
+    """Of the queue, and of what is not The Eye's, it is never told."""
+    for name in ("THE_EYE_DATABASE_URL", "PGPASSWORD", "THE_EYE_REDIS_URL", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+
+    answer = await Children().run(CHILD, b"environ", seconds=60.0, output_bytes=2**20, reads_store=reads_store)
+
+    names = set(answer.decode().split())
+    database = {"THE_EYE_DATABASE_URL", "PGPASSWORD"}
+    assert names & database == (database if reads_store else set())
+    assert names.isdisjoint({"THE_EYE_REDIS_URL", "AWS_SECRET_ACCESS_KEY"})
+
+
 async def test_it_is_stopped_when_it_takes_too_long() -> None:
     with pytest.raises(ChildError, match=r"did not end within 0\.5 seconds"):
         await ask(Children(), "wait", seconds=0.5)

@@ -2,17 +2,25 @@
 
 import asyncio
 import contextlib
+import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 
 import structlog
 
+from the_eye.settings import StoreSettings
+
 TURN_SECONDS = 10.0
 """How long to wait for the one before."""
 
 _SAID_BYTES = 64 * 1024
 _LOGGED_CHARACTERS = 2_000
+
+_INTERPRETER = "PYTHON.*|LD_LIBRARY_PATH|LANG|LC_.*|TZ|TMPDIR"
+_STORE = "|".join(["PG.*", "HOME", "SSL_CERT_.*", *StoreSettings.by_key()])
+"""What libpq goes by, and our settings of it."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +39,14 @@ class Children:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
 
-    async def run(self, module: str, request: bytes, *, seconds: float, output_bytes: int) -> bytes:
-        """Run ``python -m module``, give it ``request`` and return what it wrote. Raises ChildError."""
-        async with self._in_turn(), _process(module) as process:
+    async def run(
+        self, module: str, request: bytes, *, seconds: float, output_bytes: int, reads_store: bool = False
+    ) -> bytes:
+        """Run ``python -m module``, give it ``request`` and return what it wrote. Raises ChildError.
+
+        Of the API's environment it has what Python needs and, if it ``reads_store``, what leads to the database.
+        """
+        async with self._in_turn(), _process(module, _environ(reads_store=reads_store)) as process:
             try:
                 async with asyncio.timeout(seconds):
                     return await _answer(process, request, output_bytes)
@@ -55,14 +68,20 @@ class Children:
             self._turn.release()
 
 
+def _environ(*, reads_store: bool) -> dict[str, str]:
+    needed = re.compile(f"{_INTERPRETER}|{_STORE}" if reads_store else _INTERPRETER)
+    return {name: value for name, value in os.environ.items() if needed.fullmatch(name)}
+
+
 @contextlib.asynccontextmanager
-async def _process(module: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(module: str, environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start it, and see to its end however the block ends."""
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
+            env=environ,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -300,7 +300,11 @@ async def post_trial(request: AnyRequest, admin: User, site: TheSite) -> Respons
     )
     try:
         outcome: Outcome = await site.children.run(
-            PROGRAM, msgspec.json.encode(wanted), seconds=TRIAL_SECONDS, output_bytes=OUTPUT_BYTES
+            PROGRAM,
+            msgspec.json.encode(wanted),
+            seconds=TRIAL_SECONDS,
+            output_bytes=OUTPUT_BYTES,
+            reads_store=wanted.event is None,
         )
     except ChildError as error:
         outcome = str(error)
