@@ -22,6 +22,9 @@ PAGE = 200
 ANSWER_SECONDS = 30.0
 PAUSE_SECONDS = 1.0
 
+READ_SECONDS = 120.0
+"""How long reading what is stored may go on when the time to wait for it is over."""
+
 KNOWN_SECONDS = 10.0
 """How long a token that was made just now may be unknown: the API reads them every few seconds."""
 
@@ -77,11 +80,14 @@ class Api:
             message = f"{self.url} does not answer: {error}"
             raise RefusedError(message) from error
 
-    def stored(self, marks: Container[int], since: datetime, until: datetime) -> Stored:
-        """Count the events with these marks that were sent in a time."""
+    def stored(self, marks: Container[int], since: datetime, until: datetime, deadline: float) -> Stored:
+        """Count the events with these marks that were sent in a time.
+
+        Raises TimeoutError when there is more than can be read until ``deadline``, of the monotonic clock.
+        """
         valid = invalid = 0
         try:
-            for event in self._events(since - EARLIER - SLACK, until + AHEAD + SLACK):
+            for event in self._events(since - EARLIER - SLACK, until + AHEAD + SLACK, deadline):
                 if marked(UUID(event["event_id"]), marks):
                     valid += event["valid"]
                     invalid += not event["valid"]
@@ -89,10 +95,12 @@ class Api:
             return Stored(unread=str(error))
         return Stored(valid, invalid)
 
-    def _events(self, since: datetime, until: datetime) -> Iterator[dict[str, Any]]:
+    def _events(self, since: datetime, until: datetime, deadline: float) -> Iterator[dict[str, Any]]:
         parameters = {"from": since.isoformat(), "to": until.isoformat(), "limit": PAGE}
         cursor = ""
         while cursor is not None:
+            if time.monotonic() > deadline:
+                raise TimeoutError
             status, answer = self._ask(f"/events?{urlencode(parameters | ({'cursor': cursor} if cursor else {}))}")
             if status != HTTPStatus.OK:
                 message = f"{status} to GET /events" + (
@@ -119,14 +127,21 @@ class Api:
 def wait_until_stored(
     apis: Mapping[int, Api], owed: Mapping[int, int], marks: Container[int], since: datetime, seconds: float
 ) -> dict[int, Stored]:
-    """Count what is stored of each application, and again while less is stored than was accepted, for some seconds."""
+    """Count what is stored of each application, and again while less is stored than was accepted, for some seconds.
+
+    Reading may take READ_SECONDS more; what is not counted by then is not known.
+    """
     until = datetime.now(UTC)
-    deadline = time.monotonic() + seconds
+    settled = time.monotonic() + seconds
+    deadline = settled + READ_SECONDS
     found: dict[int, Stored] = {}
     for number, api in apis.items():
-        while True:
-            found[number] = api.stored(marks, since, until)
-            if found[number].events >= owed[number] or time.monotonic() > deadline:
-                break
-            time.sleep(PAUSE_SECONDS)
+        try:
+            while True:
+                found[number] = api.stored(marks, since, until, deadline)
+                if found[number].events >= owed[number] or time.monotonic() > settled:
+                    break
+                time.sleep(PAUSE_SECONDS)
+        except TimeoutError:
+            found[number] = Stored(unread=f"more than could be read in {seconds + READ_SECONDS:g} s")
     return found

@@ -68,6 +68,10 @@ class Run:
         stored = wait_until_stored(apis, owed, self.tally.marks, self._since, settle_seconds)
         agreement = Agreement.of(self.tally, stored)
         self.failed = bool(
-            agreement.missing or agreement.unexplained or self.tally.total("failed") or not self.tally.total("accepted")
+            agreement.missing
+            or agreement.unexplained
+            or not agreement.complete
+            or self.tally.total("failed")
+            or not self.tally.total("accepted")
         )
         return list(summary(self.tally, times, agreement))

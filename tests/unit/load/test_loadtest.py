@@ -4,10 +4,12 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +17,9 @@ import msgspec
 import pytest
 import yaml
 from tests.chart.pod_security import faults
-from tests.load.loadtest import traffic
+from tests.load.loadtest import asking, traffic
 from tests.load.loadtest.answers import Asked, Broken, Outcome, Rejected, Settled, read
+from tests.load.loadtest.running import Run
 from tests.load.loadtest.tally import Agreement, Stored, Tally, Times, summary
 from tests.load.loadtest.traffic import Event, Fate, Session, array, lines, marked, pick, single, users_at
 from tests.unit.rules.making import TOLERANCE
@@ -325,6 +328,46 @@ def test_the_summary_says_what_it_does_not_know() -> None:
     told = list(summary(tally, Times(2.0, 4.0, 9.0, 30.0), Agreement.of(tally, {0: unread, 2: unread})))
 
     assert told[-1] == "not compared    token 1, 3: 403 to GET /events: it lacks the scope read"
+
+
+class Endless(BaseHTTPRequestHandler):
+    """An API with more events than anyone could read."""
+
+    def do_GET(self) -> None:
+        """Answer with a page, and with where the next one is."""
+        body = b'{"events": [], "next_cursor": "on"}'
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    """Give its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_more_than_can_be_read_in_time_is_not_compared_and_fails(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "READ_SECONDS", 0.5)
+    run = Run()
+    run.url, run.tokens = endless, ["eye_one", "eye_two"]
+    run.begin(pace=1.0)
+    for application in range(2):
+        run.tally.add(tally_of(SETTLED, application=application).take())
+
+    told = run.account(Times(2.0, 4.0, 9.0, 30.0), settle_seconds=0.25)
+
+    assert told[-1] == "not compared    token 1, 2: more than could be read in 0.75 s"
+    assert run.failed
 
 
 def test_its_pods_meet_the_restricted_standard() -> None:
