@@ -11,12 +11,12 @@ from typing import NamedTuple
 from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from the_eye.batch_histogram import BatchHistogram
 from the_eye_api import metrics as api
 from the_eye_api import shared_metrics as shared
 from the_eye_api.shared_metrics import Shared
 from the_eye_operator import metrics as operator
 from the_eye_worker import metrics as worker
-from the_eye_worker.metrics import BatchHistogram
 
 PAGE = Path(__file__).with_name("metrics.md")
 MARK = "<!-- What follows is written by docs/list_metrics.py. -->\n"
@@ -85,7 +85,7 @@ def listed(module: ModuleType) -> Iterator[Listed]:
             yield _listed(family, made._labelnames)  # noqa: SLF001 - told nowhere else before there is a sample
         elif isinstance(made, BatchHistogram):
             (family,) = made.collect()
-            yield _listed(family, ())
+            yield _listed(family, made.label_names)
 
 
 def _listed(family: Metric, labels: Sequence[str]) -> Listed:

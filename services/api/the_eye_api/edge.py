@@ -17,8 +17,9 @@ import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
+from the_eye.batch_histogram import Series
 from the_eye.event import MAX_EVENT_BYTES, Fault
 from the_eye.queue import QueueUnavailableError
 from the_eye.telemetry import telemetry
@@ -62,6 +63,10 @@ class Edge:
         self._tokens = tokens
         self._ingest = ingest
         self._in_flight = 0
+        self._answered: list[float] = []
+        """Seconds that good answers took which are not counted yet."""
+        self._received = 0
+        """Bytes of the bodies of requests that were accepted at once and are not counted yet."""
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
         one = Route(SINGLE, self._accept_one, passed_on=("GET", "HEAD"))
         batch = Route(BATCH, self._accept_batch)
@@ -117,22 +122,32 @@ class Edge:
             return False
         if accepted:
             self._in_flight += 1
-            _count_single(len(body))
+            self._received += len(body)
         return accepted
 
     def _settle(self, answer: Answer, start: float, event_id: UUID, error: Exception | None) -> None:
         self._in_flight -= 1
-        code = None
         if error is None:
-            status = _ACCEPTED
-            answer(status, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
-        else:
-            if not isinstance(error, QueueUnavailableError):
-                log.error("request_failed", route=SINGLE, exc_info=error)
-            failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
-            status, code = failure.problem.status, failure.problem.code
-            answer(status, *_problem_answer(failure))
-        _count(SINGLE, status, code, time.perf_counter() - start)
+            answer(_ACCEPTED, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
+            if not self._answered:  # those of one group are answered in one go, and counted together after it
+                asyncio.get_running_loop().call_soon(self._count_answered)
+            self._answered.append(time.perf_counter() - start)
+            return
+        if not isinstance(error, QueueUnavailableError):
+            log.error("request_failed", route=SINGLE, exc_info=error)
+        failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
+        answer(failure.problem.status, *_problem_answer(failure))
+        self._count_answered()
+        _count(SINGLE, failure.problem.status, failure.problem.code, time.perf_counter() - start)
+
+    def _count_answered(self) -> None:
+        """Count those that were accepted at once: one by one that costs a tenth of what accepting them costs."""
+        requests, durations = _counters(SINGLE, _ACCEPTED)
+        requests.inc(len(self._answered))
+        durations.observe_all(self._answered)
+        self._answered.clear()
+        _count_single(self._received)
+        self._received = 0
 
     async def _respond(self, route: Route, raw_headers: RawHeaders, receive: Receive, send: Send) -> None:
         start, held, code = time.perf_counter(), 0.0, None
@@ -194,7 +209,7 @@ _count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
 def _count(path: str, status: int, code: str | None, seconds: float, exemplar: dict[str, str] | None = None) -> None:
     requests, durations = _counters(path, status)
     requests.inc()
-    durations.observe(seconds, exemplar)
+    durations.observe_all((seconds,), exemplar)
     if code is not None:
         metrics.REFUSALS.labels(path, code).inc()
 
@@ -208,7 +223,7 @@ def _begin_at_zero(path: str) -> None:
 
 
 @cache
-def _counters(path: str, status: int) -> tuple[Counter, Histogram]:
+def _counters(path: str, status: int) -> tuple[Counter, Series]:
     """Find what counts an answer once: looking it up by labels costs more than counting."""
     return metrics.REQUESTS.labels(path, status), metrics.REQUEST_SECONDS.labels(path)
 

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from the_eye.batch_histogram import BatchHistogram
+
 REQUESTS = Counter(
     "the_eye_http_requests", "Answers to requests that send events, by route and status.", ["route", "status"]
 )
@@ -10,11 +12,11 @@ REFUSALS = Counter(
     "Requests to send events that were refused, by route and code of the answer.",
     ["route", "code"],
 )
-REQUEST_SECONDS = Histogram(
+REQUEST_SECONDS = BatchHistogram(
     "the_eye_http_request_duration_seconds",
     "Time to answer a request that sends events.",
-    ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    label="route",
 )
 OTHER_REQUESTS = Counter(
     "the_eye_http_other_requests",

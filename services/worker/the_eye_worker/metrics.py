@@ -1,50 +1,8 @@
 """What the worker counts."""
 
-import threading
-import time
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from prometheus_client import Counter, Gauge, Histogram
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.core import Exemplar, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
-
-
-class BatchHistogram:
-    """A histogram that observes many values at once, at a fraction of the price of ``Histogram.observe`` for each."""
-
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._bounds = [*buckets, float("inf")]
-        self._lock = threading.Lock()
-        self._counts = [0] * len(self._bounds)
-        self._exemplars: list[Exemplar | None] = [None] * len(self._bounds)
-        self._sum = 0.0
-        REGISTRY.register(self)
-
-    def observe_all(self, values: Sequence[float], exemplar: dict[str, str] | None = None) -> None:
-        """Observe each of ``values``; the largest is what ``exemplar`` is an example of."""
-        with self._lock:
-            for value in values:
-                self._counts[bisect_left(self._bounds, value)] += 1
-                self._sum += value
-            if exemplar is not None and values:
-                largest = max(values)
-                self._exemplars[bisect_left(self._bounds, largest)] = Exemplar(exemplar, largest, time.time())
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Say what was observed, as prometheus_client asks for it."""
-        with self._lock:
-            counts, exemplars, total = list(accumulate(self._counts)), list(self._exemplars), self._sum
-        bounds = map(floatToGoString, self._bounds)
-        buckets = [
-            (bound, float(count)) if exemplar is None else (bound, float(count), exemplar)
-            for bound, count, exemplar in zip(bounds, counts, exemplars, strict=True)
-        ]
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
-
+from the_eye.batch_histogram import BatchHistogram
 
 EVENTS = Counter(
     "the_eye_events",

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from the_eye.batch_histogram import Series
 from the_eye_cli.main import main
 
 
@@ -33,11 +34,9 @@ def switch_off() -> None:
         (Counter, "inc", _nothing),
         (Histogram, "observe", _nothing),
         (Histogram, "time", _no_timer),
+        (Series, "observe_all", _nothing),
     ):
         setattr(kind, name, instead)
-    from the_eye_worker.metrics import BatchHistogram  # noqa: PLC0415 - it makes metrics
-
-    BatchHistogram.observe_all = _nothing  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

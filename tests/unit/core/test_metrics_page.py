@@ -10,7 +10,7 @@ from pathlib import Path
 from docs import list_metrics
 from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
 
-from the_eye_worker.metrics import BatchHistogram
+from the_eye.batch_histogram import BatchHistogram
 
 ROOT = Path(__file__).parents[3]
 SOURCES = [path for folder in ("services", "operator") for path in (ROOT / folder).rglob("*.py")]
