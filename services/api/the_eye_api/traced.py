@@ -1,6 +1,6 @@
 """Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +9,6 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from the_eye.tracing import Carrier, Tracing, fail
-from the_eye_api.edge import RawHeaders
 from the_eye_api.protocol import Answer, AtOnce, Route
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Traced:
             span.update_name(f"{_method(scope)} {route}")
 
 
-def _carrier(headers: RawHeaders) -> Carrier:
+def _carrier(headers: Iterable[tuple[bytes, bytes]]) -> Carrier:
     for name, _ in headers:
         if name == _TRACEPARENT:
             break
