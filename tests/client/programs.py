@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import NoReturn
 
 from tests.client.tracking import track, track_many
@@ -66,6 +67,9 @@ def deliver() -> None:
     with Eye(settings=SETTINGS) as eye:
         track(eye)
         eye.flush(60.0)
+        deadline = time.monotonic() + 60.0
+        while eye.counters.sent < int(os.environ.get("WANTED", "1")) and time.monotonic() < deadline:
+            time.sleep(0.01)  # flush waits for the own event alone
         print(json.dumps({"sent": eye.counters.sent}))  # noqa: T201 - for the test
 
 

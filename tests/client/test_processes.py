@@ -120,7 +120,7 @@ def test_what_was_spooled_survives_a_crash(server: ScriptedServer, tmp_path: Pat
     ids = run("be_killed", server, -signal.SIGKILL, SPOOL=spool)
     assert len(ids) == 20
     server.start()
-    run("deliver", server, SPOOL=spool)
+    run("deliver", server, SPOOL=spool, WANTED="21")
     server.wait_for_events(21)
     assert set(server.stored) > set(ids)
     assert set(server.stored.values()) == {1}
