@@ -19,8 +19,20 @@ NOTHING: Mapping[str, str] = {}
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
 
-PORTS = range(16_384, 32_768)
-"""Below those of outgoing connections, one of which could otherwise take a port before the server that is meant to."""
+
+def _ports(worker: str, workers: str) -> range:
+    """Give a worker of pytest-xdist ports that no other one takes between finding and using them.
+
+    All are below those of outgoing connections, one of which could otherwise take a port before the server that is
+    meant to.
+    """
+    lowest, highest = 16_384, 32_768
+    each = (highest - lowest) // int(workers)
+    first = lowest + each * int(worker.removeprefix("gw"))
+    return range(first, first + each)
+
+
+PORTS = _ports(os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 EXPORT = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 

@@ -15,6 +15,7 @@ from the_eye.store.applications import create_application
 from the_eye.store.connect import Connection
 
 EVIL = "</code><script>alert(1)</script>"
+NOWHERE = "41a5a1b4-8f5c-4c1e-9d0f-6f4d2b6b6f5e"  # of no event and no session
 
 
 def violation(path: str, **changes: str) -> dict[str, object]:
@@ -90,12 +91,12 @@ def test_a_payload_of_a_megabyte_is_shown_in_part(viewer: Browser, people: Conne
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        (f"/ui/events/{uuid4()}", 404),
-        (f"/ui/events/{uuid4()}/data", 404),
-        (f"/ui/sessions/{uuid4()}", 200),
+        (f"/ui/events/{NOWHERE}", 404),
+        (f"/ui/events/{NOWHERE}/data", 404),
+        (f"/ui/sessions/{NOWHERE}", 200),
         ("/ui/events/x", 400),
         ("/ui/sessions/x", 400),
-        (f"/ui/sessions/{uuid4()}?cursor=x", 400),
+        (f"/ui/sessions/{NOWHERE}?cursor=x", 400),
     ],
 )
 def test_what_is_not_there_is_said_on_a_page(viewer: Browser, path: str, status: int) -> None:
