@@ -166,9 +166,31 @@ def test_a_full_spool_leaves_events_in_memory(server: ScriptedServer, make_eye: 
     assert path.stat().st_size <= 100_000
     assert 30 < eye.counters.spooled < 100
     server.otherwise = ScriptedServer().otherwise
-    assert eye.flush(WAIT_SECONDS)
+    assert eye.flush(WAIT_SECONDS), eye.counters
     assert server.stored == dict.fromkeys(tracked, 1)
     assert rows(path) == 0
+
+
+def test_an_event_that_comes_back_once_the_spool_can_be_written_again_is_sent_again(
+    server: ScriptedServer, make_eye: MakeEye, path: Path
+) -> None:
+    """It has no room there, and nobody tracks another one."""
+    spools: list[Spool] = []
+
+    def refuse_late(call: Call) -> None:
+        wait_until(lambda: not spools[0].unwritable_for, WAIT_SECONDS, lambda: "the spool cannot be written")
+        server.otherwise = ScriptedServer().otherwise
+        call.problem(503, "away")
+
+    server.otherwise = refuse_late
+    eye = make_eye(spool=path, spool_bytes=100_000)
+    spool = eye._core.spool  # noqa: SLF001 - when it can be written again is not to be seen from outside
+    assert spool is not None
+    spools.append(spool)
+    event_id = str(eye.track(SESSION, "a", "b", {"text": "x" * 200_000}))
+    server.wait_for_events(1)
+    assert server.stored == {event_id: 1}
+    assert eye.counters.retried == 1
 
 
 FULL_DISK = """
@@ -197,15 +219,22 @@ def test_a_disk_that_takes_no_more_loses_nothing(
     assert len(server.stored) == 400
 
 
-def test_what_arrived_but_cannot_be_deleted_is_not_sent_again(path: Path) -> None:
+def test_what_arrived_but_cannot_be_deleted_is_neither_sent_again_nor_waited_for(path: Path) -> None:
     spool = Spool(path, settings())
-    spool.insert(events(1, 2))
+    spool.insert(events(1))
+    first_place = spool.written
+    spool.insert(events(2))
     (first,) = spool.take(Limits(1, 1_000_000))
+    assert not spool.has_settled(first_place)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(SpoolError):
             spool.settle([first])
         assert spool.broken_for > 0
+        wait_until(lambda: not spool.broken_for, WAIT_SECONDS, lambda: "it stays broken")
+        assert rows(path) == 2
+        assert spool.has_settled(first_place)
+        assert not spool.has_settled(spool.written)
         other.execute("ROLLBACK")
     assert ids(spool.take(ALL)) == ["id-2"]
     spool.settle([])

@@ -16,7 +16,7 @@ from the_eye_client._http import Connection, NoAnswerError
 from the_eye_client._memory import Limits, Memory
 from the_eye_client._outcomes import Lost, Tally
 from the_eye_client._settings import Server, Settings
-from the_eye_client._spool import Spool, SpoolError
+from the_eye_client._spool import POLL_SECONDS, Spool, SpoolError
 
 UNAUTHORIZED_SECONDS = 60.0
 """How often a server that does not let the token in is asked again."""
@@ -241,7 +241,8 @@ class Spooler:
         """Write until it is ended."""
         while not ended():
             if self._spool.unwritable_for or not self.write():
-                self.bell.wait(self._spool.unwritable_for or float("inf"))
+                # Events that the courier gives back ring no bell.
+                self.bell.wait(self._spool.unwritable_for or POLL_SECONDS)
 
     def write(self) -> bool:
         """Write what waits; false when nothing does, or when not all of it can be written."""

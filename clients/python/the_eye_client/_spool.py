@@ -20,7 +20,7 @@ CLAIM_SECONDS = 60.0
 twice what a request may take; a claim that is too short or too long costs a request or a wait, and no event."""
 
 POLL_SECONDS = 2.0
-"""How often events that other processes have left are looked for."""
+"""How often events are looked for that nobody tells of: in the spool those that other processes have left."""
 
 URGENT_POLL_SECONDS = 0.05
 """The same during a flush."""
@@ -49,7 +49,7 @@ _CLAIM = "UPDATE events SET owner = ?, claimed_at = ? WHERE place = ?"
 _RELEASE = "UPDATE events SET owner = NULL WHERE owner = ?"
 _DELETE = "DELETE FROM events WHERE place = ?"
 _LAST = "SELECT max(place) FROM events"
-_LEFT = "SELECT EXISTS (SELECT 1 FROM events WHERE place BETWEEN ? AND ? AND writer = ?)"
+_LEFT = "SELECT place FROM events WHERE place BETWEEN ? AND ? AND writer = ?"
 
 
 class SpoolError(Exception):
@@ -160,16 +160,18 @@ class Spool:
         self._due_at = float("-inf")
 
     def has_settled(self, place: int) -> bool:
-        """Whether none of the events that this process has written up to a place is left, whoever has it in hand."""
+        """Whether all events that this process has written up to a place have arrived, whoever had them in hand."""
         if place <= self._settled_to:
             return True
         if self.broken_for:
             return False
         with self._opened() as connection:
-            (left,) = connection.execute(_LEFT, (self._settled_to + 1, place, self._name)).fetchone()
-        if not left:
+            rows = connection.execute(_LEFT, (self._settled_to + 1, place, self._name))
+            settled = all(left in self._settled for (left,) in rows)
+            rows.close()
+        if settled:
             self._settled_to = place
-        return not left
+        return settled
 
     def close(self) -> None:
         """Leave to others what is not sent."""
