@@ -107,6 +107,11 @@ class Machine:
         return self.find(r"^  Token +(\S+)$")
 
     @property
+    def database_url(self) -> str:
+        """Where its database is."""
+        return exported(self.data)["THE_EYE_DATABASE_URL"]
+
+    @property
     def curl_lines(self) -> list[str]:
         """The commands that send an event and read it back."""
         return [line for line in self.out.splitlines() if line.startswith("curl ")]

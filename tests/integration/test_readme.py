@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.test_whole_way import Up
+from tests.machine import running
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -29,20 +29,14 @@ def commands() -> list[str]:
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     for name, target in {"k8s": ROOT / "k8s", ".venv": Path(sys.prefix)}.items():
         (tmp_path / name).symlink_to(target)
-    (tmp_path / "up").mkdir()
-    up = Up(tmp_path / "up", tmp_path / "k8s" / "rules")
-    up.start()
-    try:
-        (tmp_path / ".the-eye").symlink_to(tmp_path / "up" / "data")
-        checked = [
-            f"{command}; status=$?; [ $status -eq {int(ENDS_WITH_1 in command)} ] || exit 99" for command in commands()
-        ]
-        script = "\n".join(checked).replace("http://localhost:8000", up.url)
+    checked = [
+        f"{command}; status=$?; [ $status -eq {int(ENDS_WITH_1 in command)} ] || exit 99" for command in commands()
+    ]
+    with running(tmp_path, rules=tmp_path / "k8s" / "rules") as machine:
+        script = "\n".join(checked).replace("http://localhost:8000", machine.api)
         result = subprocess.run(  # noqa: S603 - our own page
             ["/bin/bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
         )
-    finally:
-        up.stop()
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert '{"event_id":' in result.stdout

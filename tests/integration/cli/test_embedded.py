@@ -113,8 +113,10 @@ async def test_a_pgport_of_the_user_s_does_not_lead_astray(
         assert ask(server, "SELECT 1") == 1
 
 
-async def test_owners_and_modes_of_all_folders_above_stay_as_they_were(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+async def test_owners_and_modes_of_all_folders_above_stay_as_they_were(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("own") / "home"  # short enough for a socket
     home.mkdir(mode=0o700)
     data = home / "project" / "data"
     data.mkdir(mode=0o750, parents=True)
