@@ -132,9 +132,9 @@ def _status(url: str) -> int:
         return 0
 
 
-@pytest.fixture(scope="module")
-def process(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
-    """One process for all tests that need no other settings."""
+@contextlib.contextmanager
+def shared(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
+    """Run one process for all tests that need no other settings."""
     queue = QueueSettings(redis_url=valkey.url(), queue_namespace=f"edge-{uuid4().hex}")
     clean(migrated_url)
     store = StoreSettings(database_url=migrated_url)
@@ -142,16 +142,27 @@ def process(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
         yield ready
 
 
-@pytest.fixture
-def edge(process: Edge, store_settings: StoreSettings, connection: Connection) -> Edge:
-    """The edge with an empty queue, an empty store and a new token."""
-    assert store_settings.database_url
+def renewed(process: Edge, connection: Connection) -> Edge:
+    """Give a process that is shared an empty queue, and a new token of the empty store that is connected to."""
     with redis.Redis.from_url(process.queue.redis_url) as client:
         client.flushall()
     fresh = Edge(process.queue, connection)
     fresh.url, fresh.metrics_url = process.url, process.metrics_url
     wait_until(lambda: fresh.get("/events").status_code == 200, DEADLINE, lambda: "the token was not taken up")
     return fresh
+
+
+@pytest.fixture(scope="module")
+def process(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
+    """One process for the tests of this module."""
+    with shared(valkey, migrated_url) as ready:
+        yield ready
+
+
+@pytest.fixture
+def edge(process: Edge, connection: Connection) -> Edge:
+    """The edge with an empty queue, an empty store and a new token."""
+    return renewed(process, connection)
 
 
 def body(**changes: object) -> bytes:
@@ -491,7 +502,7 @@ def test_what_is_accepted_and_refused_is_counted(edge: Edge) -> None:
 
 def test_an_application_that_sends_too_much_is_slowed(edge: Edge) -> None:
     """It alone, and it is told when to return."""
-    limit_application(edge.connection, "demo", RateLimit(events_per_second=0.5, burst=1))
+    limit_application(edge.connection, "demo", RateLimit(events_per_second=0.02, burst=1))
     create_application(edge.connection, "other")
     other = create_token(edge.connection, "other", [Scope.INGEST]).text
 
@@ -501,7 +512,7 @@ def test_an_application_that_sends_too_much_is_slowed(edge: Edge) -> None:
     response = edge.send(body())
     assert problem(response, 429)["code"] == "rate_limited"
     assert time.monotonic() - begun >= 0.1  # who does not listen is slowed all the same
-    assert 1 <= int(response.headers["retry-after"]) <= 4
+    assert 1 <= int(response.headers["retry-after"]) <= 100
     wait_until(lambda: edge.send(body(), token=other).status_code == 202, DEADLINE, lambda: "the other was slowed too")
 
     limit_application(edge.connection, "demo", None)

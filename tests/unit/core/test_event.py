@@ -221,9 +221,9 @@ def test_no_payload_takes_out_of_proportion_long(value: bytes) -> None:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     call()
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def test_the_faults_that_are_listed_are_bounded() -> None:

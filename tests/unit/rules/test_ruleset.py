@@ -520,10 +520,10 @@ def _fastest(rules: RuleSet, judged: Event) -> float:
     rules.judge(judged)
     times = []
     for _ in range(50):
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(20):
             rules.judge(judged)
-        times.append(time.perf_counter() - started)
+        times.append(time.thread_time() - started)
     return min(times)
 
 
