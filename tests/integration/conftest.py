@@ -13,10 +13,18 @@ from the_eye.store.connect import Connection, connect
 from the_eye_cli.migrate import migrate
 
 
+class QuickPostgres(Postgres):
+    """PostgreSQL that leaves it to the system when to write to the disk: no test cuts the power."""
+
+    def command(self) -> list[str]:
+        """Turn off fsync."""
+        return [*super().command(), "-c", "fsync=off"]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server; a test that stops it starts it again."""
-    with running(Postgres) as server:
+    with running(QuickPostgres) as server:
         assert isinstance(server, Postgres)
         yield server
 
@@ -59,17 +67,33 @@ def queue_settings(valkey: Valkey) -> QueueSettings:
     return QueueSettings(redis_url=valkey.url(), queue_namespace=f"test-{uuid4().hex}")
 
 
+TABLES = (
+    "event_kinds",
+    "dead_events",
+    "tokens",
+    "applications",
+    "revised_verdicts",
+    "revalidations",
+    "users",
+    "sign_ins",
+    "sign_in_attempts",
+    "audit_log",
+)
+
+
 def clean(url: str) -> None:
-    """Empty every table and drop the daily partitions."""
+    """Empty every table, let ids begin at 1 again, and drop the daily partitions."""
     partitions = (
         "SELECT relid::text FROM pg_partition_tree('events') WHERE isleaf AND relid <> 'events_default'::regclass"
     )
     with psycopg.connect(url) as connection:
         for (name,) in connection.execute(partitions).fetchall():
             connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+        # TRUNCATE takes 10 ms a table, DELETE of a few rows less than one.
+        if connection.execute("SELECT FROM events LIMIT 1").fetchall():
+            connection.execute("TRUNCATE events")
         # Triggers would keep the applications.
         connection.execute("SET session_replication_role = replica")
-        connection.execute(
-            "TRUNCATE events, event_kinds, dead_events, tokens, applications, revised_verdicts, revalidations, "
-            "users, sign_ins, sign_in_attempts, audit_log RESTART IDENTITY"
-        )
+        for name in TABLES:
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+        connection.execute("SELECT setval(seqrelid, seqstart, false) FROM pg_sequence")

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
-from tests.integration.test_edge import Edge, running
+from tests.integration.test_edge import Edge, renewed, shared
+from tests.servers import Valkey
 
 from the_eye.event import SentEvent, parse_event
-from the_eye.settings import QueueSettings, StoreSettings
 from the_eye.store.connect import Connection
 from the_eye_api import cloudevents
 
@@ -23,11 +23,17 @@ SESSION = "e2085be5-9137-4e4e-80b5-f1ffddc25423"
 DATA = {"element": "chat bubble", "text": "Käse % \U0001f9c0"}
 
 
-@pytest.fixture
-def edge(queue_settings: QueueSettings, store_settings: StoreSettings, connection: Connection) -> Iterator[Edge]:
-    """The edge, ready."""
-    with running(Edge(queue_settings, connection), store_settings) as ready:
+@pytest.fixture(scope="module")
+def process(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
+    """One process for the tests of this module."""
+    with shared(valkey, migrated_url) as ready:
         yield ready
+
+
+@pytest.fixture
+def edge(process: Edge, connection: Connection) -> Edge:
+    """The edge with an empty queue, an empty store and a new token."""
+    return renewed(process, connection)
 
 
 def made(data: dict[str, Any] | None = None, **changes: Any) -> CloudEvent:
