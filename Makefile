@@ -22,8 +22,12 @@ venv: $(VENV)/.cli ## Install what `make up` needs into .venv
 venv-dev: $(VENV)/.dev ## Install what the targets below need, too
 	@:
 
-test: $(VENV)/.dev ## Run the tests; ARGS="-k name" chooses
-	@$(BIN)/pytest $(ARGS)
+# Most tests wait for processes, so two cores are kept busy by three workers. A worker takes a file at a time, in order.
+WORKERS ?= 3
+# What is compiled is kept, whatever the environment says: the tests start hundreds of interpreters.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(VENV)/.dev ## Run the tests, three files at a time; ARGS="-k name" chooses
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-cluster: $(VENV)/.dev ## Run the tests on a real Kubernetes API and Collector, built by the first run: Go, and minutes
 	@$(BIN)/pytest tests/cluster tests/collector $(ARGS)
