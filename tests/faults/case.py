@@ -75,15 +75,21 @@ class Case:
         self._mended_at = time.monotonic()
 
     def recover(self, seconds: float = RECOVERY_SECONDS) -> None:
-        """Wait until events are accepted again and what was queued before is stored."""
+        """Wait until events are accepted again and what was queued by then is stored, while more of them come."""
         mended_at = self._when_mended
         wait_until(
             lambda: self.seen.first_accepted_after(mended_at) is not None, seconds, lambda: f"no 202: {self.seen}"
         )
-        self.note_stored(seconds)
+        queued = self.house.queued()
+        wait_until(
+            lambda: queued.isdisjoint(self.house.queued()),
+            seconds,
+            lambda: f"{len(queued & self.house.queued())} of {len(queued)} messages are still queued",
+        )
+        self._stored_after = time.monotonic() - mended_at
 
     def note_stored(self, seconds: float = RECOVERY_SECONDS) -> None:
-        """Wait until nothing is queued, for the first time since all was mended."""
+        """Wait until nothing is queued, where no more events come."""
         wait_until(lambda: self.house.left() == 0, seconds, lambda: f"{self.house.left()} messages are still queued")
         self._stored_after = time.monotonic() - self._when_mended
 

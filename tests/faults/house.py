@@ -90,6 +90,12 @@ class House:
         except redis.RedisError:
             return -1
 
+    def queued(self) -> set[bytes]:
+        """List the ids of the messages that ``left`` counts."""
+        events = f"{NAMESPACE}:{EVENTS_QUEUE}"
+        with self.client() as client:
+            return {*client.hkeys(f"{events}.msgs"), *client.zrange(f"{events}.XQ", 0, -1)}
+
     def difference(self) -> int | None:
         """Ask for the difference in the queue's own ledger."""
         observer = QueueObserver(self.queue_settings)
