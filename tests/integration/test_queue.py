@@ -1,5 +1,6 @@
 """The queue against a real Valkey: nothing that was put there is lost, whatever happens to those who take from it."""
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -502,7 +503,7 @@ async def test_the_backlog_counts_what_no_worker_has_finished(settings: QueueSet
     async with writing(settings) as writer:
         assert (await writer.backlog()).messages == 0
         for number in range(20):
-            await writer.put([msgspec.structs.replace(event, body=b"x" * 50_000) for event in events(number)])
+            await writer.put([msgspec.structs.replace(event, body=os.urandom(50_000)) for event in events(number)])
         broker = EventBroker(settings)
         with broker.client:
             broker.do_fetch(EVENTS_QUEUE, 3)

@@ -1,6 +1,5 @@
 """The body of a request: read, bounded and decompressed."""
 
-import sys
 import zlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -8,13 +7,9 @@ from typing import Protocol
 
 from litestar.types import Receive
 
+from the_eye.compression import zstd
 from the_eye.event import Fault
 from the_eye_api.problems import ProblemError, malformed, problem
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 ENCODINGS = "gzip, zstd"
 _GZIP_FORMAT = zlib.MAX_WBITS | 16

@@ -101,8 +101,8 @@ class Edge:
     def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
         """Accept a request to ``POST /events`` without a task of its own, and answer once its event is on disk.
 
-        That is for what nearly all requests are: a good event in plain JSON that need not wait, of a sender who is
-        known already. For any other it gives False with nothing done, and the application is to be called.
+        That is for what nearly all requests are: a good event in plain JSON of a sender who is known already. For any
+        other it gives False with nothing done, and the application is to be called.
         """
         start = time.perf_counter()
         try:

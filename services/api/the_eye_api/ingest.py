@@ -100,26 +100,28 @@ class Ingest:
         return Accepted(event.event_id)
 
     def accept_one_at_once(self, caller: Caller, body: bytes, trace_id: UUID | None, settle: Settle) -> bool:
-        """Accept a single event if it is good and need not wait, and call ``settle`` with its id when it is on disk.
+        """Accept a single event if it is good, and call ``settle`` with its id when it is on disk.
 
-        Gives False otherwise, with nothing done: ``accept_one`` says what is wrong, or waits.
+        Gives False otherwise, with nothing done: ``accept_one`` says what is wrong.
         """
-        if not self._turns.take_at_once(caller.application_id):
+        sent = parse_event(body)
+        if isinstance(sent, tuple):
             return False
-        added = False
+        event = _queued(caller, sent, body, time.time_ns() // 1_000, trace_id)
         try:
-            sent = parse_event(body)
-            if not isinstance(sent, tuple):
-                event = _queued(caller, sent, body, time.time_ns() // 1_000, trace_id)
-                self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
-                self._limiter.charge(caller, 1)
-                added = True
-        except QueueUnavailableError:
-            pass
-        finally:
-            if not added:
-                self._turns.give_back(caller.application_id)
-        return added
+            self._turns.at_turn(caller.application_id, len(body), partial(self._begin, caller, event, settle))
+        except CrowdedError:
+            return False
+        self._limiter.charge(caller, 1)
+        return True
+
+    def _begin(self, caller: Caller, event: QueuedEvent, settle: Settle) -> bool:
+        try:
+            self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
+        except QueueUnavailableError as error:
+            settle(event.event_id, error)
+            return False
+        return True
 
     def _settle(self, caller: Caller, event_id: UUID, settle: Settle, error: Exception | None) -> None:
         self._turns.give_back(caller.application_id)

@@ -1,6 +1,7 @@
 """How much an application may send: a token bucket for each, in every API process."""
 
 import math
+import random
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -62,8 +63,9 @@ class _Bucket:
         self._level -= events
 
 
-SHORTEST_HOLD_SECONDS = 0.1
-LONGEST_HOLD_SECONDS = 1.0
+HOLD_SECONDS = (0.5, 1.0)
+"""Bounds of how long the answer 429 is held back: for senders who do not listen to it that is a pause, and what they
+send comes evenly, since no two of their connections pause for as long, instead of all at once."""
 
 
 class RateLimitedError(ProblemError):
@@ -75,9 +77,8 @@ class RateLimitedError(ProblemError):
         headers = {"Retry-After": str(math.ceil(seconds))}
         answer = problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers=headers)
         super().__init__(answer.problem, answer.headers)
-        self.hold_seconds = min(max(seconds, SHORTEST_HOLD_SECONDS), LONGEST_HOLD_SECONDS)
-        """How long to hold the answer back: for senders who do not listen to it that is a pause, and what they send
-        comes evenly instead of all at once."""
+        self.hold_seconds = random.uniform(*HOLD_SECONDS)  # noqa: S311 - no secret
+        """How long to hold the answer back."""
 
 
 def default_limit(settings: ApiSettings) -> RateLimit | None:

@@ -5,6 +5,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+
+import msgspec
 
 SHARE = 8
 """Requests of one application in work at a time while others send, too. Each further one would be one more before which
@@ -15,6 +18,9 @@ APPLICATIONS_WAITING = 4
 
 MEMORY_SECONDS = 1.0
 """How long an application counts as sending after a request."""
+
+Begin = Callable[[], bool]
+"""Begins to work, or gives False and does not."""
 
 
 class CrowdedError(Exception):
@@ -38,16 +44,11 @@ class Turns:
         self._changed_at = -math.inf
         """When that was another one than before."""
 
-    async def take(self, application_id: int, size: int) -> None:
-        """Wait for a turn to work on a body of ``size`` bytes; ``give_back`` must follow.
+    def at_turn(self, application_id: int, size: int, begin: Begin) -> None:
+        """Call ``begin`` when a body of ``size`` bytes may be worked on, now or later.
 
-        Raises CrowdedError.
+        If it begins, ``give_back`` must follow. Raises CrowdedError.
         """
-        if not self.take_at_once(application_id):
-            await self._wait(self._lines[application_id], size)
-
-    def take_at_once(self, application_id: int) -> bool:
-        """Take a turn if there is no need to wait for it; only then ``give_back`` must follow."""
         if application_id != self._last:
             if self._last is not None:
                 self._changed_at = self._clock()
@@ -56,45 +57,62 @@ class Turns:
         if line is None:
             line = self._lines[application_id] = _Line()
         if line.in_work >= SHARE and self._shared():
-            return False
-        line.in_work += 1
-        return True
+            self._line_up(line, _Waiting(size, begin))
+        else:
+            line.in_work += 1
+            if not begin():
+                self.give_back(application_id)
 
-    async def _wait(self, line: "_Line", size: int) -> None:
-        of_all, of_one = self._waiting_bytes + size, line.waiting_bytes + size
-        if of_all > self._waiting_max_bytes or of_one > self._waiting_max_bytes / APPLICATIONS_WAITING:
-            raise CrowdedError
+    async def take(self, application_id: int, size: int) -> None:
+        """Wait for a turn to work on a body of ``size`` bytes; ``give_back`` must follow.
+
+        Raises CrowdedError.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.waiting.append(turn)
-        self._waiting_bytes += size
-        line.waiting_bytes += size
+        self.at_turn(application_id, size, partial(_tell, turn))
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given the turn just before
-                self._pass_on(line)
+            if not turn.cancelled():  # it was given the turn just before
+                self.give_back(application_id)
             raise
-        finally:
-            self._waiting_bytes -= size
-            line.waiting_bytes -= size
 
     def give_back(self, application_id: int) -> None:
         """End a turn, so that the next in line has it, or all while the application is alone."""
         line = self._lines[application_id]
-        self._pass_on(line)
-        if line.waiting and not self._shared():
-            while line.waiting:
-                _give(line)
+        line.in_work -= 1
+        if line.waiting:
+            self._pass_on(line)
+            if not self._shared():
+                while line.waiting:
+                    self._pass_on(line)
         if not line.in_work and not line.waiting:
             del self._lines[application_id]
 
+    def _line_up(self, line: "_Line", waiting: "_Waiting") -> None:
+        of_all, of_one = self._waiting_bytes + waiting.size, line.waiting_bytes + waiting.size
+        if of_all > self._waiting_max_bytes or of_one > self._waiting_max_bytes / APPLICATIONS_WAITING:
+            raise CrowdedError
+        line.waiting.append(waiting)
+        self._waiting_bytes, line.waiting_bytes = of_all, of_one
+
     def _pass_on(self, line: "_Line") -> None:
-        line.in_work -= 1
-        if line.waiting:
-            _give(line)
+        """Give a turn to the first that still wants it."""
+        while line.waiting:
+            waiting = line.waiting.popleft()
+            self._waiting_bytes -= waiting.size
+            line.waiting_bytes -= waiting.size
+            if waiting.begin():
+                line.in_work += 1
+                return
 
     def _shared(self) -> bool:
         return self._clock() - self._changed_at < MEMORY_SECONDS
+
+
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    size: int
+    begin: Begin
 
 
 class _Line:
@@ -103,14 +121,11 @@ class _Line:
     def __init__(self) -> None:
         self.in_work = 0
         self.waiting_bytes = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[_Waiting] = deque()
 
 
-def _give(line: _Line) -> None:
-    """Give a turn to the first that still waits."""
-    while line.waiting:
-        turn = line.waiting.popleft()
-        if not turn.done():
-            line.in_work += 1
-            turn.set_result(None)
-            return
+def _tell(turn: asyncio.Future[None]) -> bool:
+    if turn.done():  # whoever waited was cancelled
+        return False
+    turn.set_result(None)
+    return True

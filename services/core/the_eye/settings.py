@@ -170,16 +170,17 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """Payload bytes that may wait for a write, and bytes of bodies that may wait for their turn; beyond either 503 at
     once, so that a slow queue cannot exhaust memory."""
 
-    rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 2_000.0
+    rate_limit_events_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 1_000.0
     """Events that an application without a limit of its own may send per second to this process; 0 is no limit.
-    Half of what a process takes on a slow core with single events, so that one application that floods leaves room for
-    the others."""
+    A quarter of what a process takes on a slow core with single events, so that one application that floods leaves
+    room for the others."""
 
-    rate_limit_burst: Positive = 10_000
+    rate_limit_burst: Positive = 1_000
     """Events that such an application may send at once after a pause."""
 
     backlog_max_bytes: Positive = 4 * 1024 * 1024 * 1024
-    """The queue's memory beyond which events are refused with 503, about 10 million of them. Set it below the
+    """The queue's memory beyond which events are refused with 503: about 10 million that were sent one by one, several
+    times as many in batches, which are compressed. Set it below the
     server's own limit, whose refusals come as 503 too, but without a word about when to come back."""
 
     backlog_max_age_seconds: Annotated[float, Meta(gt=0, le=30 * 24 * 60 * 60)] = 24 * 60 * 60.0

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from the_eye.queue import Backlog, QueuedEvent
+from the_eye.queue import Backlog, QueuedEvent, QueueUnavailableError
 from the_eye.tokens import Caller, RateLimit, Scope
 from the_eye_api.backlog import BacklogBound
 from the_eye_api.group_commit import GroupCommit
@@ -37,10 +37,10 @@ async def look() -> Backlog:
     return Backlog(0, 0, 0.0)
 
 
-def make_ingest(limit: RateLimit | None = None) -> Ingest:
+def make_ingest(limit: RateLimit | None = None, pending_max_bytes: int = 10**9) -> Ingest:
     """Make what accepts events, with a queue that takes no time."""
     return Ingest(
-        GroupCommit(write, max_events=500, max_bytes=10**6, pending_max_bytes=10**9),
+        GroupCommit(write, max_events=500, max_bytes=10**6, pending_max_bytes=pending_max_bytes),
         RateLimiter(limit),
         BacklogBound(look, max_bytes=10**9, max_age_seconds=1e9),
         Turns(waiting_max_bytes=10**9),
@@ -96,22 +96,37 @@ async def test_a_good_event_need_not_be_waited_for() -> None:
     assert await settled.get() == (UUID("6f1c1a3e-5b0f-4f52-9a44-0d4a3f3e8a11"), None)
 
 
-async def test_the_same_application_may_go_on_when_it_was_taken_at_once() -> None:
-    """Its turn is given back, whether an event was good or not."""
+async def test_what_need_not_be_waited_for_has_its_turn_all_the_same() -> None:
+    """It is given back, whether an event was good or not, and whoever is next in line follows."""
     ingest = make_ingest()
     await ingest.accept_batch(BLOG, BATCH, split_array)  # somebody else sends, too
-    settled: asyncio.Queue[object] = asyncio.Queue()
+    settled: asyncio.Queue[tuple[UUID, Exception | None]] = asyncio.Queue()
 
     for _ in range(SHARE):
         assert not ingest.accept_one_at_once(SHOP, b"no json", None, lambda *_: None)
     taken = [
-        ingest.accept_one_at_once(SHOP, ONE, None, lambda *result: settled.put_nowait(result)) for _ in range(SHARE + 1)
+        ingest.accept_one_at_once(SHOP, ONE, None, lambda *result: settled.put_nowait(result)) for _ in range(3 * SHARE)
     ]
-    for _ in range(SHARE):
-        await settled.get()
 
-    assert taken == [True] * SHARE + [False]
-    assert ingest.accept_one_at_once(SHOP, ONE, None, lambda *_: None)
+    assert taken == [True] * 3 * SHARE
+    async with asyncio.timeout(5):
+        for _ in range(3 * SHARE):
+            assert (await settled.get())[1] is None
+
+
+async def test_an_event_that_the_queue_has_no_room_for_is_refused() -> None:
+    """Its sender is told at once, and its turn is given back."""
+    ingest = make_ingest(pending_max_bytes=2 * len(ONE))
+    await ingest.accept_one(BLOG, ONE)  # somebody else sends, too
+    settled: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+    for _ in range(SHARE + 2):
+        assert ingest.accept_one_at_once(SHOP, ONE, None, lambda _, error: settled.put_nowait(error))
+
+    assert settled.qsize() == SHARE
+    async with asyncio.timeout(5):
+        errors = [await settled.get() for _ in range(SHARE + 2)]
+    assert [type(error) for error in errors] == [*[QueueUnavailableError] * SHARE, type(None), type(None)]
 
 
 async def test_events_that_are_taken_at_once_use_up_the_limit() -> None:

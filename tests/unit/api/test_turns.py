@@ -1,6 +1,7 @@
 """Whose turn it is, by a clock that the test sets."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -112,6 +113,26 @@ async def test_who_gives_up_costs_nobody_a_turn(turns: Turns) -> None:
 
     assert flood[SHARE + 2].done()
     assert not flood[SHARE + 2].cancelled()
+
+
+async def test_a_turn_that_is_not_taken_is_the_next_ones(turns: Turns) -> None:
+    """Whether it is offered at once or later."""
+    await ask(turns, QUIET, 1)
+    begun: list[str] = []
+
+    def begin(name: str) -> bool:
+        begun.append(name)
+        return True
+
+    turns.at_turn(FLOODING, 1, lambda: False)
+    await ask(turns, FLOODING, SHARE)
+    turns.at_turn(FLOODING, 1, lambda: False)
+    turns.at_turn(FLOODING, 1, partial(begin, "second"))
+    turns.at_turn(FLOODING, 1, partial(begin, "third"))
+
+    turns.give_back(FLOODING)
+
+    assert begun == ["second"]
 
 
 async def test_what_waits_is_bounded(turns: Turns) -> None:

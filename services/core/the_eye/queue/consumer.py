@@ -14,7 +14,7 @@ from dramatiq.common import compute_backoff
 from dramatiq.errors import ConnectionClosed, DecodeError
 
 from the_eye.queue.joining import JOINED_BYTES, join, redis_ids
-from the_eye.queue.messages import EVENTS_QUEUE
+from the_eye.queue.messages import EVENTS_QUEUE, payload_size
 
 if TYPE_CHECKING:
     from the_eye.queue.broker import EventBroker
@@ -27,7 +27,7 @@ REST_SECONDS = 0.05
 """How long to rest after a fetch that brought little: what comes meanwhile costs hardly more than one event alone."""
 
 ENOUGH_BYTES = JOINED_BYTES // 4
-"""What is no longer little."""
+"""What is no longer little, but worth a write to the database."""
 
 OUTCOMES = "outcomes"
 """Option of a message in hand: how its events ended."""
@@ -94,9 +94,10 @@ class EventConsumer(_RedisConsumer):
             self._heartbeat_at = now + self.broker.heartbeat_timeout / 1000 / HEARTBEATS_PER_TIMEOUT
             self.message_cache = self.broker.do_fetch(self.queue_name, wanted)
             self._more_wait = 0 < len(self.message_cache) == wanted
+            sizes = [payload_size(raw) for raw in self.message_cache if raw]
             if self.message_cache:
-                self._count = self._next_count(self.message_cache)
-            if wanted and not self._brought_enough():
+                self._count = self._next_count(sizes)
+            if wanted and not self._more_wait and sum(sizes) < ENOUGH_BYTES:
                 self._rest_until = now + REST_SECONDS
         elif room:
             self.misses, milliseconds = compute_backoff(self.misses, max_backoff=self.timeout)
@@ -104,23 +105,19 @@ class EventConsumer(_RedisConsumer):
         else:
             self._settled.wait(self.timeout / 1000)
 
-    def _brought_enough(self) -> bool:
-        """Say whether the last fetch is worth a write to the database, or more wait anyway."""
-        return self._more_wait or sum(len(raw) for raw in self.message_cache if raw) >= ENOUGH_BYTES
-
     def _anything_to_fetch(self) -> bool:
         return self._more_wait or self._waits(self.queue_name)
 
     def _waits(self, queue_name: str) -> bool:
         return bool(self.broker.client.llen(self.broker.key(queue_name)))
 
-    def _next_count(self, fetched: Sequence[bytes | None]) -> int:
-        """Say how many messages to ask for next time: as many as can be joined, should they be of the same size.
+    def _next_count(self, sizes: Sequence[int]) -> int:
+        """Say how many messages to ask for after some of these sizes: as many as can be joined, should they be alike.
 
         The number grows step by step, so that large ones that begin to come do not fill the memory.
         """
-        largest = max((len(raw) for raw in fetched if raw), default=JOINED_BYTES)
-        return max(1, min(FETCHED_MESSAGES, 2 * len(fetched), JOINED_BYTES // largest))
+        largest = max(sizes, default=JOINED_BYTES)
+        return max(1, min(FETCHED_MESSAGES, 2 * len(sizes), JOINED_BYTES // max(largest, 1)))
 
     def recover(self) -> None:
         """Give back what the server holds as claimed by this process and this process does not know of.
@@ -195,7 +192,7 @@ class ReplayConsumer(EventConsumer):
     def _anything_to_fetch(self) -> bool:
         return self._waits(self.queue_name) and not self._waits(EVENTS_QUEUE)
 
-    def _next_count(self, _: Sequence[bytes | None]) -> int:
+    def _next_count(self, _: Sequence[int]) -> int:
         return 1
 
 

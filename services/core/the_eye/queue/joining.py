@@ -53,7 +53,7 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
     """
     if not following or not _is_ordinary(first, alone):
         return first
-    size = len(first.args[0].encoded)
+    size = first.args[0].size
     if size > JOINED_BYTES or (events := _events(first)) is None:
         return first
     ids, message_ids, joined = redis_ids(first), {first.message_id}, list(events)
@@ -62,7 +62,7 @@ def join(first: MessageProxy, following: list[bytes | None], alone: Collection[s
         message = _decoded(following[0])
         if message is None or message.message_id in message_ids or not _is_ordinary(message, alone):
             break
-        size += len(message.args[0].encoded)
+        size += message.args[0].size
         if size > JOINED_BYTES or (events := _events(message)) is None:
             break
         del following[0]

@@ -9,6 +9,8 @@ import msgspec
 from dramatiq.encoder import Encoder, MessageData
 from msgspec import Meta
 
+from the_eye.compression import zstd
+
 EVENTS_QUEUE = "events"
 REPLAYS_QUEUE = "replays"
 """What is stored again, when nothing fresh waits."""
@@ -17,6 +19,18 @@ STORE_EVENTS = "store_events"
 TRACE_CONTEXTS = "trace_contexts"
 """Option of a message that holds the contexts of its traced requests, as ``traceparent`` and ``tracestate``; absent
 where none is traced, and from programs that did not trace yet."""
+
+COMPRESSED_BYTES = 16 * 1024
+"""Size from which a payload is compressed: batches, which would hold up whoever's write to the queue follows theirs."""
+
+LARGEST_BYTES = 64 * 1024 * 1024
+"""More than any program of ours puts into one payload."""
+
+_LEVEL = 1
+"""Of Zstandard: higher ones make events hardly smaller and take several times as long."""
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""What a compressed payload begins with, and a list in MessagePack never does."""
 
 
 class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
@@ -41,16 +55,31 @@ class Payload(msgspec.Struct, frozen=True):
     """The events of a message, encoded; its text form keeps them out of logs."""
 
     encoded: bytes
+    """MessagePack, compressed if there is much of it."""
     trace_contexts: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def of(cls, events: Sequence[QueuedEvent]) -> "Payload":
         """Encode ``events``."""
-        return cls(_encode(events))
+        encoded = _encode(events)
+        return cls(encoded if len(encoded) < COMPRESSED_BYTES else zstd.compress(encoded, _LEVEL))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the events, not compressed."""
+        return _size(self.encoded)
 
     def events(self) -> list[QueuedEvent]:
         """Decode; raises msgspec.MsgspecError when a program of another version wrote something else."""
-        return _decode_events(self.encoded)
+        if not self.encoded.startswith(_ZSTD_MAGIC):
+            return _decode_events(self.encoded)
+        if self.size > LARGEST_BYTES:
+            message = f"{self.size} bytes of events are in one message"
+            raise msgspec.DecodeError(message)
+        try:
+            return _decode_events(zstd.decompress(self.encoded))
+        except zstd.ZstdError as error:
+            raise msgspec.DecodeError(str(error)) from error
 
     def __repr__(self) -> str:
         return f"<{len(self.encoded)} bytes of events>"
@@ -101,6 +130,23 @@ class EnvelopeEncoder(Encoder):
             "message_id": envelope.message_id,
             "message_timestamp": envelope.message_timestamp,
         }
+
+
+def payload_size(raw: bytes) -> int:
+    """Tell the bytes of the events in a message, not compressed; of what is no message, its own."""
+    try:
+        return _size(_decode_envelope(raw).payload)
+    except msgspec.MsgspecError:
+        return len(raw)
+
+
+def _size(encoded: bytes) -> int:
+    if not encoded.startswith(_ZSTD_MAGIC):
+        return len(encoded)
+    try:
+        return zstd.get_frame_info(encoded).decompressed_size or LARGEST_BYTES + 1
+    except zstd.ZstdError:
+        return len(encoded)
 
 
 def _trace_contexts(options: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
