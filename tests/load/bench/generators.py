@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -46,10 +46,11 @@ class Generators:
 
     def maximum(self, address: str, connections: int, seconds: float) -> Load:
         """Send single events as fast as they are answered: each connection sends the next when it has its answer."""
-        (printed,) = finish([start(self._wrk(address, connections, seconds))], seconds + SLACK_SECONDS)
-        return msgspec.json.decode(printed.splitlines()[-1], type=Load)
+        (load,) = maxima([(self, address)], connections, seconds)
+        return load
 
-    def _wrk(self, address: str, connections: int, seconds: float) -> list[str]:
+    def wrk(self, address: str, connections: int, seconds: float) -> list[str]:
+        """Give the command of the generator that sends single events."""
         url = f"http://{address}/events"
         options = ["-t", str(WRK_THREADS), "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "-s"]
         return ["wrk", *options, str(_SCRIPT), url, "--", str(self._heads), self._token]
@@ -81,7 +82,7 @@ class Generators:
     @contextmanager
     def flood_of_singles(self, address: str, connections: int) -> Iterator[None]:
         """Send single events as fast as they are answered, whatever the answers, for as long as this lasts."""
-        with _meanwhile(self._wrk(address, connections, FLOOD_SECONDS)):
+        with _meanwhile(self.wrk(address, connections, FLOOD_SECONDS)):
             yield
 
     @contextmanager
@@ -89,6 +90,13 @@ class Generators:
         """Send batches as fast as they are answered, whatever the answers, for as long as this lasts."""
         with _meanwhile(self._batches(address, size, FLOOD_SECONDS, 0)):
             yield
+
+
+def maxima(senders: Sequence[tuple[Generators, str]], connections: int, seconds: float) -> list[Load]:
+    """Have several generators send to an address each as fast as they are answered, all at the same time."""
+    started = [start(generators.wrk(address, connections, seconds)) for generators, address in senders]
+    printed = finish(started, seconds + SLACK_SECONDS)
+    return [msgspec.json.decode(each.splitlines()[-1], type=Load) for each in printed]
 
 
 @contextmanager

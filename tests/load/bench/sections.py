@@ -126,18 +126,16 @@ def fairness(stand: Stand, plan: Plan) -> None:
 
 
 def cost_of_telemetry(stand: Stand, plan: Plan) -> None:
-    """What metrics cost, and traces of one request in a hundred beside them.
+    """What metrics cost, and traces of one request in a hundred beside them, all at the same time.
 
-    Many short turns, each time in another order: what else the machine does counts for all alike.
+    What else the machine does slows all alike, as it would not if they had turns.
     """
-    with telemetry.measured(stand) as all_of_them:
+    with telemetry.variants(stand) as variants:
         for number in range(plan.telemetry_rounds):
-            first = number % len(all_of_them)
-            turns = all_of_them[first:] + all_of_them[:first]
             _progress(f"telemetry, round {number + 1} of {plan.telemetry_rounds}")
-            for take in (telemetry.accept, telemetry.store):
-                for one in turns:
-                    take(stand, one, CONNECTIONS, plan.telemetry_seconds)
+            with telemetry.running(stand, variants) as together:
+                telemetry.accept(stand, together, CONNECTIONS, plan.telemetry_seconds)
+                telemetry.store(stand, together, CONNECTIONS, plan.telemetry_seconds)
 
 
 def rules(stand: Stand, plan: Plan) -> None:

@@ -93,10 +93,24 @@ class Stores:
         """Events stored in the last hours."""
         return int(self.one("SELECT count(*) FROM bench_times")[0])
 
+    def rows_by_application(self) -> dict[str, int]:
+        """Events stored in the last hours, of those applications that have any."""
+        with self.connect() as connection:
+            return dict(
+                connection.execute(
+                    """SELECT applications.name, count(*)
+                         FROM events JOIN applications ON applications.id = events.application_id
+                        WHERE "timestamp" > now() - interval '6 hours' GROUP BY applications.name"""
+                ).fetchall()
+            )
+
     @property
     def messages(self) -> int:
         """Messages that are not done: waiting or in the hands of a worker."""
-        return int(self.client.hlen(f"{self.waiting}.msgs"))
+        return self._messages(self.waiting)
+
+    def _messages(self, queue: str) -> int:
+        return int(self.client.hlen(f"{queue}.msgs"))
 
     def middle_rate(self) -> float:
         """Rows committed a second, without the first and the last tenth of them."""
@@ -128,12 +142,13 @@ class Stores:
             connection.execute("CHECKPOINT")
         self._wait(lambda: self.client.info("persistence")["aof_rewrite_in_progress"] == 0, 60.0)
 
-    def wait_until_stored(self, seconds: float) -> None:
-        """Wait until nothing is queued.
+    def wait_until_stored(self, seconds: float, namespace: str | None = None) -> None:
+        """Wait until nothing is queued, in the queue of a namespace of its own if one is given.
 
         Raises BenchError when that takes too long.
         """
-        self._wait(lambda: self.messages == 0, seconds)
+        queue = f"{namespace}:{EVENTS_QUEUE}" if namespace else self.waiting
+        self._wait(lambda: self._messages(queue) == 0, seconds)
 
     @staticmethod
     def _wait(condition: Callable[[], bool], seconds: float) -> None:
