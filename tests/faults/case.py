@@ -80,12 +80,15 @@ class Case:
         wait_until(
             lambda: self.seen.first_accepted_after(mended_at) is not None, seconds, lambda: f"no 202: {self.seen}"
         )
-        queued = self.house.queued()
-        wait_until(
-            lambda: queued.isdisjoint(self.house.queued()),
-            seconds,
-            lambda: f"{len(queued & self.house.queued())} of {len(queued)} messages are still queued",
-        )
+        before: set[bytes] | None = None
+
+        def stored() -> bool:
+            nonlocal before
+            now = self.house.queued()
+            before = now if before is None else before
+            return before is not None and now is not None and before.isdisjoint(now)
+
+        wait_until(stored, seconds, lambda: f"of {before} some are still queued: {self.house.queued()}")
         self._stored_after = time.monotonic() - mended_at
 
     def note_stored(self, seconds: float = RECOVERY_SECONDS) -> None:

@@ -90,11 +90,14 @@ class House:
         except redis.RedisError:
             return -1
 
-    def queued(self) -> set[bytes]:
-        """List the ids of the messages that ``left`` counts."""
+    def queued(self) -> set[bytes] | None:
+        """List the ids of the messages that ``left`` counts; None while nobody answers."""
         events = f"{NAMESPACE}:{EVENTS_QUEUE}"
-        with self.client() as client:
-            return {*client.hkeys(f"{events}.msgs"), *client.zrange(f"{events}.XQ", 0, -1)}
+        try:
+            with self.client() as client:
+                return {*client.hkeys(f"{events}.msgs"), *client.zrange(f"{events}.XQ", 0, -1)}
+        except redis.RedisError:
+            return None
 
     def difference(self) -> int | None:
         """Ask for the difference in the queue's own ledger."""

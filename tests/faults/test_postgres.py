@@ -162,8 +162,7 @@ def _ends(postgres: CopiedPostgres) -> bool:
     def writes() -> bool:
         try:
             with postgres.connect() as connection:
-                connection.execute("CREATE TABLE room ()")
-                connection.execute("DROP TABLE room")
+                connection.execute("CREATE TABLE room (); DROP TABLE room")
         except psycopg.Error:
             return False
         return True
