@@ -141,7 +141,7 @@ def test_workers_scale_by_the_backlog_where_it_is_told() -> None:
     assert [metric["type"] for metric in metrics()] == ["Resource", "External"]
     assert metrics()[1]["external"] == {
         "metric": {"name": "the_eye_backlog_bytes", "selector": {"matchLabels": {"app_kubernetes_io_instance": "a"}}},
-        "target": {"type": "AverageValue", "averageValue": "32Mi"},
+        "target": {"type": "AverageValue", "averageValue": "8Mi"},
     }
     assert metrics(selector={"cell": "b"})[1]["external"]["metric"]["selector"] == {"matchLabels": {"cell": "b"}}
 
@@ -221,7 +221,7 @@ def test_keda_asks_for_the_backlog_of_this_release() -> None:
     query = backlog["metadata"]["query"]
     assert query == 'max(the_eye_backlog_bytes{namespace="shop", pod=~"the-eye-api-[0-9a-z]+-[0-9a-z]+"})'
     assert backlog["metadata"]["ignoreNullValues"] == "false"
-    assert int(backlog["metadata"]["threshold"]) == 32 * 1024 * 1024
+    assert int(backlog["metadata"]["threshold"]) == 8 * 1024 * 1024
     assert cpu == {"type": "cpu", "metricType": "AverageValue", "metadata": {"value": "700m"}}
 
 

@@ -26,7 +26,7 @@ from the_eye_api.turns import CrowdedError, Turns
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_PARSED_BYTES = 16 * 1024
-"""How much of a batch is looked at before other requests have their turn."""
+"""How much is looked at before other requests have their turn."""
 MAX_FAULTS = 1_000
 """Faults in one answer beyond which only the first of each event is listed."""
 
@@ -100,10 +100,12 @@ class Ingest:
         return Accepted(event.event_id)
 
     def accept_one_at_once(self, caller: Caller, body: bytes, trace_id: UUID | None, settle: Settle) -> bool:
-        """Accept a single event if it is good, and call ``settle`` with its id when it is on disk.
+        """Accept a single event if it is good and not large, and call ``settle`` with its id when it is on disk.
 
         Gives False otherwise, with nothing done: ``accept_one`` says what is wrong.
         """
+        if len(body) > MAX_PARSED_BYTES:  # it is not parsed before it is its turn
+            return False
         sent = parse_event(body)
         if isinstance(sent, tuple):
             return False
@@ -119,13 +121,16 @@ class Ingest:
         try:
             self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
         except QueueUnavailableError as error:
-            settle(event.event_id, error)
+            # Not now: an answer lets the connection's next request in, which may be refused, and so on.
+            asyncio.get_running_loop().call_soon(settle, event.event_id, error)
             return False
         return True
 
     def _settle(self, caller: Caller, event_id: UUID, settle: Settle, error: Exception | None) -> None:
-        self._turns.give_back(caller.application_id)
-        settle(event_id, error)
+        try:
+            self._turns.give_back(caller.application_id)
+        finally:  # whatever another request's beginning fails of
+            settle(event_id, error)
 
     async def accept_batch(
         self, caller: Caller, body: bytes, split: Split, trace_id: UUID | None = None

@@ -85,7 +85,7 @@ def enable_application(name: str) -> None:
 @click.argument("name")
 @click.option("--events-per-second", type=click.FloatRange(0, 1e6, min_open=True), help="Over time.")
 @click.option(
-    "--burst", type=click.IntRange(1, 2**31 - 1), help="At once, after a pause. [default: two seconds' worth]"
+    "--burst", type=click.IntRange(1, 2**31 - 1), help="At once, after a pause. [default: one second's worth]"
 )
 @click.option("--default", "reset", is_flag=True, help="Take the default of the settings again.")
 def limit_application(name: str, events_per_second: float | None, burst: int | None, reset: bool) -> None:  # noqa: FBT001 - click passes a flag so
@@ -95,7 +95,7 @@ def limit_application(name: str, events_per_second: float | None, burst: int | N
         raise click.UsageError(message)
     limit = None
     if events_per_second is not None:
-        limit = RateLimit(events_per_second, burst or max(1, int(2 * events_per_second)))
+        limit = RateLimit(events_per_second, burst or max(1, int(events_per_second)))
     with store("application limit") as connection, connection.transaction():
         applications.limit_application(connection, name, limit)
         record(connection, process_user(), "application limited", f"{name}, {_described(limit)}")

@@ -163,8 +163,9 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     group_max_events: Positive = 500
     """The most events that one write to the queue carries, beyond one request's own."""
 
-    group_max_bytes: Positive = 4 * 1024 * 1024
-    """The most payload bytes that one write carries, beyond one request's own; bounds a worker's memory."""
+    group_max_bytes: Annotated[int, Meta(ge=1, le=32 * 1024 * 1024)] = 4 * 1024 * 1024
+    """The most payload bytes that one write carries, beyond one request's own; bounds a worker's memory, which takes no
+    payload of more than 64 MiB."""
 
     pending_max_bytes: Positive = 64 * 1024 * 1024
     """Payload bytes that may wait for a write, and bytes of bodies that may wait for their turn; beyond either 503 at
@@ -179,8 +180,8 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     """Events that such an application may send at once after a pause."""
 
     backlog_max_bytes: Positive = 4 * 1024 * 1024 * 1024
-    """The queue's memory beyond which events are refused with 503: about 10 million that were sent one by one, several
-    times as many in batches, which are compressed. Set it below the
+    """The queue's memory beyond which events are refused with 503: about 10 million that came singly at a low rate,
+    several times as many in batches or at a high one, since messages from 16 KiB on are compressed. Set it below the
     server's own limit, whose refusals come as 503 too, but without a word about when to come back."""
 
     backlog_max_age_seconds: Annotated[float, Meta(gt=0, le=30 * 24 * 60 * 60)] = 24 * 60 * 60.0

@@ -106,7 +106,7 @@ def latency(stand: Stand, plan: Plan) -> None:
 def fairness(stand: Stand, plan: Plan) -> None:
     """How long a quiet application waits for its answers while another one floods an API with its default limits.
 
-    Each flood begins with the burst that an application is allowed, in a quick run it may consist of nothing else.
+    Each flood begins with the burst that an application is allowed.
     """
     quiet, flooding = map(stand.stores.another_token, ("quiet", "flooding"))
     flooder = Generators(stand.stores.folder, flooding)

@@ -99,8 +99,8 @@ def store(stand: Stand, together: Sequence[Running], connections: int, seconds: 
         in_the_end = stand.stores.rows_by_application()
         for (one, _), load in zip(together, loads, strict=True):
             name = f"telemetry_way_{one.name}"
-            stand.runs.add(name, stored[one.name] / stand.checked(load).seconds, RATE)
-            _note_cpu(stand, name, before[one.name], processes[one.name], in_the_end[one.name])
+            stand.runs.add(name, stored.get(one.name, 0) / stand.checked(load).seconds, RATE)
+            _note_cpu(stand, name, before[one.name], processes[one.name], in_the_end.get(one.name, 0))
 
 
 def _note_cpu(stand: Stand, name: str, before: Usage, processes: list[Process], events: int) -> None:

@@ -7,12 +7,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from the_eye.queue import Backlog, QueuedEvent, QueueUnavailableError
+from the_eye.queue import Backlog, QueuedEvent
 from the_eye.tokens import Caller, RateLimit, Scope
 from the_eye_api.backlog import BacklogBound
 from the_eye_api.group_commit import GroupCommit
 from the_eye_api.ingest import MAX_PARSED_BYTES, Ingest, split_array
 from the_eye_api.limits import RateLimitedError, RateLimiter
+from the_eye_api.problems import ProblemError
 from the_eye_api.turns import SHARE, Turns
 
 EVENT = {
@@ -37,13 +38,15 @@ async def look() -> Backlog:
     return Backlog(0, 0, 0.0)
 
 
-def make_ingest(limit: RateLimit | None = None, pending_max_bytes: int = 10**9) -> Ingest:
+def make_ingest(
+    limit: RateLimit | None = None, pending_max_bytes: int = 10**9, waiting_max_bytes: int = 10**9
+) -> Ingest:
     """Make what accepts events, with a queue that takes no time."""
     return Ingest(
         GroupCommit(write, max_events=500, max_bytes=10**6, pending_max_bytes=pending_max_bytes),
         RateLimiter(limit),
         BacklogBound(look, max_bytes=10**9, max_age_seconds=1e9),
-        Turns(waiting_max_bytes=10**9),
+        Turns(waiting_max_bytes=waiting_max_bytes),
     )
 
 
@@ -114,6 +117,26 @@ async def test_what_need_not_be_waited_for_has_its_turn_all_the_same() -> None:
             assert (await settled.get())[1] is None
 
 
+async def test_what_may_not_even_wait_is_left_to_be_refused() -> None:
+    """Nothing is done for it, and nothing is charged."""
+    ingest = make_ingest(RateLimit(events_per_second=0.001, burst=SHARE + 2), waiting_max_bytes=4 * len(ONE))
+    await ingest.accept_one(BLOG, ONE)  # somebody else sends, too
+
+    taken = [ingest.accept_one_at_once(SHOP, ONE, None, lambda *_: None) for _ in range(SHARE + 2)]
+
+    assert taken == [True] * (SHARE + 1) + [False]
+    ingest.let_in(SHOP)  # one event is left of the burst
+    with pytest.raises(ProblemError, match="Service Unavailable"):
+        await ingest.accept_one(SHOP, ONE)
+
+
+def test_a_large_event_is_not_parsed_before_its_turn() -> None:
+    """Of many that come together each would hold up whoever sends little."""
+    large = msgspec.json.encode(EVENT | {"data": {"text": "x" * MAX_PARSED_BYTES}})
+
+    assert not make_ingest().accept_one_at_once(SHOP, large, None, lambda *_: None)
+
+
 async def test_an_event_that_the_queue_has_no_room_for_is_refused() -> None:
     """Its sender is told at once, and its turn is given back."""
     ingest = make_ingest(pending_max_bytes=2 * len(ONE))
@@ -123,10 +146,10 @@ async def test_an_event_that_the_queue_has_no_room_for_is_refused() -> None:
     for _ in range(SHARE + 2):
         assert ingest.accept_one_at_once(SHOP, ONE, None, lambda _, error: settled.put_nowait(error))
 
-    assert settled.qsize() == SHARE
+    assert settled.empty()  # nobody is answered in the midst of another one's request
     async with asyncio.timeout(5):
         errors = [await settled.get() for _ in range(SHARE + 2)]
-    assert [type(error) for error in errors] == [*[QueueUnavailableError] * SHARE, type(None), type(None)]
+    assert sorted(type(error).__name__ for error in errors) == ["NoneType"] * 2 + ["QueueUnavailableError"] * SHARE
 
 
 async def test_events_that_are_taken_at_once_use_up_the_limit() -> None:

@@ -21,10 +21,11 @@ TRACE_CONTEXTS = "trace_contexts"
 where none is traced, and from programs that did not trace yet."""
 
 COMPRESSED_BYTES = 16 * 1024
-"""Size from which a payload is compressed: batches, which would hold up whoever's write to the queue follows theirs."""
+"""Size from which a payload is compressed: some 40 events of the usual size. A large one would hold up whoever writes
+to the queue after it, and of a small one hardly anything is gained."""
 
 LARGEST_BYTES = 64 * 1024 * 1024
-"""More than any program of ours puts into one payload."""
+"""More than any program of ours puts into one payload; see ``ApiSettings.group_max_bytes``."""
 
 _LEVEL = 1
 """Of Zstandard: higher ones make events hardly smaller and take several times as long."""
@@ -73,13 +74,7 @@ class Payload(msgspec.Struct, frozen=True):
         """Decode; raises msgspec.MsgspecError when a program of another version wrote something else."""
         if not self.encoded.startswith(_ZSTD_MAGIC):
             return _decode_events(self.encoded)
-        if self.size > LARGEST_BYTES:
-            message = f"{self.size} bytes of events are in one message"
-            raise msgspec.DecodeError(message)
-        try:
-            return _decode_events(zstd.decompress(self.encoded))
-        except zstd.ZstdError as error:
-            raise msgspec.DecodeError(str(error)) from error
+        return _decode_events(_decompressed(self.encoded))
 
     def __repr__(self) -> str:
         return f"<{len(self.encoded)} bytes of events>"
@@ -144,9 +139,22 @@ def _size(encoded: bytes) -> int:
     if not encoded.startswith(_ZSTD_MAGIC):
         return len(encoded)
     try:
-        return zstd.get_frame_info(encoded).decompressed_size or LARGEST_BYTES + 1
+        return zstd.get_frame_info(encoded).decompressed_size or LARGEST_BYTES
     except zstd.ZstdError:
         return len(encoded)
+
+
+def _decompressed(encoded: bytes) -> bytes:
+    """Decompress a payload; raises msgspec.DecodeError when it is none, or no program of ours made it."""
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        decompressed = decompressor.decompress(encoded, LARGEST_BYTES)
+    except zstd.ZstdError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    if not decompressor.eof or decompressor.unused_data:
+        message = f"a payload is not whole, or has more than {LARGEST_BYTES} bytes"
+        raise msgspec.DecodeError(message)
+    return decompressed
 
 
 def _trace_contexts(options: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
