@@ -195,6 +195,16 @@ def test_one_request_gives_one_trace_from_http_to_sql(house: House, receiver: Ot
     assert not any(span.failed for span in spans.values())
 
 
+def test_a_refused_request_is_one_span_with_its_status(house: House, receiver: OtlpReceiver) -> None:
+    """Though it was tried first whether it can be accepted at once."""
+    trace_id, header = begun()
+    house.client.post("/events", content=b"no json", headers=header)
+
+    spans = the_trace(receiver, trace_id, "POST /events")
+    assert spans["POST /events"].attributes["http.response.status_code"] == 400
+    assert not spans["POST /events"].failed
+
+
 def test_spans_follow_the_semantic_conventions(house: House, receiver: OtlpReceiver) -> None:
     trace_id, header = begun()
     house.send(b"[" + event() + b"," + event() + b"]", "/events/batch", **header)

@@ -92,7 +92,7 @@ class Api:
 
             traced = Traced(edge, telemetry.tracing, edge.route_of)
             self.asgi = traced
-            self.at_once = traced.unless_sampled(self.at_once)
+            self.at_once = traced.at_once(self.at_once)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:

@@ -98,7 +98,7 @@ class Edge:
         else:
             await self._rest(scope, receive, send)
 
-    def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
+    def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer, /, *, traced: bool = False) -> bool:
         """Accept a request to ``POST /events`` without a task of its own, and answer once its event is on disk.
 
         That is for what nearly all requests are: a good event in plain JSON of a sender who is known already. For any
@@ -115,9 +115,12 @@ class Edge:
             if caller is None:
                 return False
             self._ingest.let_in(caller)
-            accepted = len(body) <= MAX_EVENT_BYTES and self._ingest.accept_one_at_once(
-                caller, body, _given_trace_id(headers), partial(self._settle, answer, start)
-            )
+            if traced:
+                trace_id, creation, exemplar = _trace_id(headers), telemetry.creation(1), telemetry.exemplar()
+            else:  # nearly all: they must not pay for it
+                trace_id, creation, exemplar = _given_trace_id(headers), None, None
+            settle = partial(self._settle, answer, start, exemplar)
+            accepted = self._ingest.accept_one_at_once(caller, body, trace_id, settle, creation)
         except Exception:  # noqa: BLE001 - whatever it is, the application meets it, too, and has an answer to it
             return False
         if accepted:
@@ -125,10 +128,16 @@ class Edge:
             self._received += len(body)
         return accepted
 
-    def _settle(self, answer: Answer, start: float, event_id: UUID, error: Exception | None) -> None:
+    def _settle(
+        self, answer: Answer, start: float, exemplar: dict[str, str] | None, event_id: UUID, error: Exception | None
+    ) -> None:
         self._in_flight -= 1
         if error is None:
             answer(_ACCEPTED, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
+            if exemplar is not None:
+                self._count_answered()
+                _count(SINGLE, _ACCEPTED, None, time.perf_counter() - start, exemplar)
+                return
             if not self._answered:  # those of one group are answered in one go, and counted together after it
                 asyncio.get_running_loop().call_soon(self._count_answered)
             self._answered.append(time.perf_counter() - start)
@@ -138,7 +147,7 @@ class Edge:
         failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
         answer(failure.problem.status, *_problem_answer(failure))
         self._count_answered()
-        _count(SINGLE, failure.problem.status, failure.problem.code, time.perf_counter() - start)
+        _count(SINGLE, failure.problem.status, failure.problem.code, time.perf_counter() - start, exemplar)
 
     def _count_answered(self) -> None:
         """Count those that were accepted at once: one by one that costs a tenth of what accepting them costs."""
@@ -250,7 +259,7 @@ def _headers(raw: RawHeaders) -> Headers:
 
 
 def _given_trace_id(headers: Headers) -> UUID | None:
-    if _TRACEPARENT not in headers:  # nearly all: they must not pay for it
+    if _TRACEPARENT not in headers:
         return None
     return read_trace_id(headers[_TRACEPARENT].decode("latin-1"))
 

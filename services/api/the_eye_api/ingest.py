@@ -7,6 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from itertools import islice
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
@@ -22,6 +23,9 @@ from the_eye_api.group_commit import GroupCommit
 from the_eye_api.limits import RateLimiter
 from the_eye_api.problems import ProblemError, malformed, problem, unavailable
 from the_eye_api.turns import CrowdedError, Turns
+
+if TYPE_CHECKING:
+    from the_eye.tracing import Creation
 
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -99,10 +103,18 @@ class Ingest:
             self._turns.give_back(caller.application_id)
         return Accepted(event.event_id)
 
-    def accept_one_at_once(self, caller: Caller, body: bytes, trace_id: UUID | None, settle: Settle) -> bool:
+    def accept_one_at_once(
+        self,
+        caller: Caller,
+        body: bytes,
+        trace_id: UUID | None,
+        settle: Settle,
+        creation: "Creation | None" = None,
+    ) -> bool:
         """Accept a single event if it is good and not large, and call ``settle`` with its id when it is on disk.
 
-        Gives False otherwise, with nothing done: ``accept_one`` says what is wrong.
+        Without ``creation`` it is not traced. Gives False otherwise, with nothing done: ``accept_one`` says what is
+        wrong.
         """
         if len(body) > MAX_PARSED_BYTES:  # it is not parsed before it is its turn
             return False
@@ -110,16 +122,17 @@ class Ingest:
         if isinstance(sent, tuple):
             return False
         event = _queued(caller, sent, body, time.time_ns() // 1_000, trace_id)
+        begin = partial(self._begin, caller, event, settle, creation)
         try:
-            self._turns.at_turn(caller.application_id, len(body), partial(self._begin, caller, event, settle))
+            self._turns.at_turn(caller.application_id, len(body), begin)
         except CrowdedError:
             return False
         self._limiter.charge(caller, 1)
         return True
 
-    def _begin(self, caller: Caller, event: QueuedEvent, settle: Settle) -> bool:
+    def _begin(self, caller: Caller, event: QueuedEvent, settle: Settle, creation: "Creation | None") -> bool:
         try:
-            self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle))
+            self._group_commit.add([event], partial(self._settle, caller, event.event_id, settle), creation)
         except QueueUnavailableError as error:
             # Not now: an answer lets the connection's next request in, which may be refused, and so on.
             asyncio.get_running_loop().call_soon(settle, event.event_id, error)

@@ -1,6 +1,6 @@
 """Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -39,17 +39,15 @@ class Traced:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
         http = cast("HTTPScope", scope)
-        span = self._span(http) if scope["type"] == ScopeType.HTTP else None
-        if span is None:
+        parent = self._parent(http) if scope["type"] == ScopeType.HTTP and scope["path"] not in PROBES else None
+        if parent is None:
             await self._app(scope, receive, send)
             return
+        span = self._begin(parent, http)
 
         async def send_noting_status(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
-                span.set_attribute("http.response.status_code", status)
-                if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    fail(span, str(status))
+                _note_status(span, message["status"])
             await send(message)
 
         with self._tracing.active(span):
@@ -58,23 +56,29 @@ class Traced:
             finally:
                 self._name(span, http)
 
-    def unless_sampled(self, at_once: Mapping[Route, AtOnce]) -> Mapping[Route, AtOnce]:
-        """Have sampled requests answered by this application, and the others at once where that is possible."""
-        return {route: partial(self._unless_sampled, accept) for route, accept in at_once.items()}
+    def at_once(self, at_once: Mapping[Route, AtOnce]) -> Mapping[Route, AtOnce]:
+        """Have spans of those sampled requests, too, that are answered without a call of this application."""
+        return {route: partial(self._at_once, accept) for route, accept in at_once.items()}
 
-    def _unless_sampled(self, accept: AtOnce, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
-        return self._parent(scope) is None and accept(scope, body, answer)
-
-    def _span(self, scope: HTTPScope) -> "Span | None":
-        """Begin a span; None for what is not to be traced.
-
-        Neither the query, which has values of events in it, nor who asked is told.
-        """
-        if scope["path"] in PROBES:
-            return None
+    def _at_once(self, accept: AtOnce, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
         parent = self._parent(scope)
         if parent is None:
-            return None
+            return accept(scope, body, answer)
+        span = self._begin(parent, scope)
+
+        def answer_noting_status(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+            try:
+                answer(status, headers, body)
+            finally:
+                _note_status(span, status)
+                self._name(span, scope)
+                span.end()
+
+        with self._tracing.current(span):  # it is never ended, and so never sent, if the application has to be called
+            return accept(scope, body, answer_noting_status, traced=True)
+
+    def _begin(self, parent: "Context", scope: HTTPScope) -> "Span":
+        """Begin a span. Neither the query, which has values of events in it, nor who asked is told."""
         return self._tracing.request(
             parent,
             _method(scope),
@@ -99,6 +103,12 @@ class Traced:
         if route:
             span.set_attribute("http.route", route)
             span.update_name(f"{_method(scope)} {route}")
+
+
+def _note_status(span: "Span", status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        fail(span, str(status))
 
 
 def _carrier(headers: Iterable[tuple[bytes, bytes]]) -> Carrier:

@@ -163,16 +163,24 @@ class Tracing:
         return self._tracer.start_span(name, parent, kind, attributes, links)
 
     @contextmanager
-    def active(self, span: Span) -> Iterator[None]:
-        """Have a span active, and end it."""
+    def current(self, span: Span) -> Iterator[None]:
+        """Have a span active, which goes on afterwards."""
         token = attach(trace.set_span_in_context(span))
         try:
             yield
+        finally:
+            detach(token)
+
+    @contextmanager
+    def active(self, span: Span) -> Iterator[None]:
+        """Have a span active, and end it."""
+        try:
+            with self.current(span):
+                yield
         except BaseException as error:
             fail(span, type(error).__name__)
             raise
         finally:
-            detach(token)
             span.end()
 
     @contextmanager

@@ -66,7 +66,9 @@ async def test_a_refused_request_is_counted_by_its_code(error: Exception, code: 
 def test_a_request_that_was_answered_later_is_counted_by_its_code_too() -> None:
     """That way most requests go."""
 
-    def settle_at_once(_: object, __: bytes, ___: None, settle: Callable[[UUID, Exception | None], None]) -> bool:
+    def settle_at_once(
+        _: object, __: bytes, ___: None, settle: Callable[[UUID, Exception | None], None], ____: None
+    ) -> bool:
         settle(UUID(int=0), QueueUnavailableError("away"))
         return True
 

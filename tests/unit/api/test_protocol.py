@@ -141,9 +141,10 @@ class Lane:
         self.taken: list[bytes] = []
         self.later: asyncio.Queue[Answer] = asyncio.Queue()
 
-    def __call__(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
+    def __call__(self, scope: HTTPScope, body: bytes, answer: Answer, /, *, traced: bool = False) -> bool:
         """Answer one request, or leave it to the application."""
         assert (b"host", b"x") in scope["headers"]
+        assert not traced
         if body == b"no":
             return False
         self.taken.append(body)
