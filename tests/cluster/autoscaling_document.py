@@ -14,7 +14,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "autoscaling.md"
 PLOT = DOCUMENT.with_suffix(".svg")
 MARK = "<!-- What follows is written by `make test-cluster ARGS='-k test_autoscaling.py --write-autoscaling'`. -->\n"
 TITLE = "Backlog and workers over time"
-MIB = 1024 * 1024
+KIB = 1024
 
 Span = tuple[float, float]
 
@@ -49,15 +49,15 @@ class Course(msgspec.Struct, frozen=True):
             return list(zip(times, values, strict=True))
 
         backlog = {
-            "backlog": course(moment.backlog / MIB for moment in self.moments),
-            "target": course(moment.replicas * self.target / MIB for moment in self.moments),
+            "backlog": course(moment.backlog / KIB for moment in self.moments),
+            "target": course(moment.replicas * self.target / KIB for moment in self.moments),
         }
         workers = {
             "wanted": course(moment.replicas for moment in self.moments),
             "ready": course(moment.ready for moment in self.moments),
         }
         spans = {"events are sent": self.sending, "no metrics": self.away}
-        return plots.courses(TITLE, [Panel("MiB", backlog), Panel("workers", workers)], spans)
+        return plots.courses(TITLE, [Panel("KiB", backlog), Panel("workers", workers)], spans)
 
     def table(self) -> str:
         """Tell what it came to, in Markdown."""
@@ -69,8 +69,8 @@ class Course(msgspec.Struct, frozen=True):
         drained = next(m for m in self.moments if m.seconds > largest.seconds and m.backlog == 0)
         rows = {
             "events sent": f"{self.events:,} in {sent - begun:.0f} s",
-            "target": f"{self.target / MIB:g} MiB for each worker",
-            "largest backlog": f"{largest.backlog / MIB:.1f} MiB",
+            "target": f"{self.target / KIB:g} KiB for each worker",
+            "largest backlog": f"{largest.backlog / KIB:.0f} KiB",
             "from a backlog above the target to more workers wanted": f"{max(rose.seconds - first.seconds, 0):.0f} s",
             f"until {self.most_replicas} workers were ready": f"{most.seconds - first.seconds:.0f} s",
             "until the backlog was gone": f"{drained.seconds - first.seconds:.0f} s",
