@@ -40,7 +40,7 @@ from tests.observability.prometheus import Prometheus, Sample
 from tests.servers import Valkey, running
 
 MINIMUM, MAXIMUM = 1, 3
-TARGET = 64 * 1024
+TARGET = 32 * 1024
 WINDOW_SECONDS = 60
 """Not below the 60 s in which the chart lets one worker go: those who came in them may all go at once."""
 
