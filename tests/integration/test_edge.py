@@ -138,7 +138,8 @@ def shared(valkey: Valkey, migrated_url: str) -> Iterator[Edge]:
     queue = QueueSettings(redis_url=valkey.url(), queue_namespace=f"edge-{uuid4().hex}")
     clean(migrated_url)
     store = StoreSettings(database_url=migrated_url)
-    with connect(store, "test") as connection, running(Edge(queue, connection), store) as ready:
+    environ = {"THE_EYE_RATE_LIMIT_EVENTS_PER_SECOND": "0"}  # each test's application has the same id
+    with connect(store, "test") as connection, running(Edge(queue, connection), store, **environ) as ready:
         yield ready
 
 
