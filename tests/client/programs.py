@@ -53,10 +53,10 @@ def track_at_exit() -> None:
 
 
 def be_killed() -> None:
-    """Track, wait until all is in the spool, and be killed."""
+    """Track, wait until all is in the spool and has been tried to send, and be killed."""
     eye = Eye(settings=SETTINGS)
     ids = track_many(eye, EVENTS)
-    while eye.counters.spooled < EVENTS:
+    while eye.counters.spooled < EVENTS or not eye.counters.retried:
         pass
     say(ids)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,6 +124,7 @@ def fork_while_threads_track() -> None:
             if pid == 0:
                 ids = track_many(eye, 5)
                 arrived = eye.flush(50.0)
+                eye.close()  # or others would leave the parent's events alone that it has in hand
                 say(ids)
                 os._exit(0 if arrived else 1)
             assert os.waitpid(pid, 0)[1] == 0

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,8 @@ from tests.client.conftest import TOKEN
 from tests.client.scripted import WAIT_SECONDS, Call, ScriptedServer, accept
 from tests.machine import free_addresses
 from tests.servers import wait_until
+
+from the_eye_client._spool import CLAIM_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM_SECONDS = 60.0
@@ -113,6 +117,12 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
+def pass_time(spool: str, seconds: float) -> None:
+    """Make the claims in a spool older."""
+    with closing(sqlite3.connect(spool, isolation_level=None)) as connection:
+        connection.execute("UPDATE events SET claimed_at = claimed_at - ?", (seconds,))
+
+
 def test_what_was_spooled_survives_a_crash(server: ScriptedServer, tmp_path: Path) -> None:
     """The server is away, the process is killed, and another one sends what it left."""
     spool = str(tmp_path / "spool")
@@ -120,6 +130,7 @@ def test_what_was_spooled_survives_a_crash(server: ScriptedServer, tmp_path: Pat
     ids = run("be_killed", server, -signal.SIGKILL, SPOOL=spool)
     assert len(ids) == 20
     server.start()
+    pass_time(spool, CLAIM_SECONDS)
     run("deliver", server, SPOOL=spool, WANTED="21")
     server.wait_for_events(21)
     assert set(server.stored) > set(ids)

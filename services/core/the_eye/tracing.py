@@ -40,6 +40,9 @@ Carrier = Mapping[str, str]
 FLUSH_SECONDS: Final = 3.0
 """How long a process that ends may take to send its last spans."""
 
+ABORT_SECONDS: Final = 0.5
+"""How long it waits for the sending to end after that."""
+
 SILENCE_SECONDS: Final = 60.0
 """How long nothing more is logged of an export that fails."""
 
@@ -72,7 +75,8 @@ class Tracing:
             resource=Resource.create(ours).merge(OTELResourceDetector().detect()),  # what the user says, wins
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._exporter = OTLPSpanExporter()
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("the-eye", version("the-eye"))
         self._propagator = TraceContextTextMapPropagator()
         self._by_parent = settings.by_parent
@@ -216,6 +220,9 @@ class Tracing:
         stopping = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
         stopping.start()
         stopping.join(FLUSH_SECONDS)
+        if stopping.is_alive():
+            self._exporter.shutdown()  # which ends its wait for a collector that is away
+            stopping.join(ABORT_SECONDS)
 
 
 def _messaging(operation: str, attributes: Mapping[str, int]) -> dict[str, str | int]:

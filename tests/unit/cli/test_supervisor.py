@@ -163,8 +163,9 @@ async def say(reason: str) -> str:
 async def test_a_stage_is_stopped_only_when_the_one_before_has_ended(watched: Watched, tmp_path: Path) -> None:
     order = tmp_path / "order"
     code = (
-        "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print('waiting', flush=True); "
-        f"signal.pause(); log = open({str(order)!r}, 'a'); print('begin NAME', file=log, flush=True); "
+        "import signal, time; end = {signal.SIGTERM}; signal.pthread_sigmask(signal.SIG_BLOCK, end); "
+        "print('waiting', flush=True); signal.sigwait(end); "
+        f"log = open({str(order)!r}, 'a'); print('begin NAME', file=log, flush=True); "
         "time.sleep(0.1); print('end NAME', file=log, flush=True)"
     )
     for stage in (Stage.STORE, Stage.WORKER, Stage.EDGE):

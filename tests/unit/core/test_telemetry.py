@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -212,7 +213,9 @@ def test_a_collector_that_takes_nothing_is_told_of_once(
     monkeypatch.setenv(ENDPOINT, receiver.url if fault == "refusing" else f"http://{free_addresses(1)[0]}")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     records: list[logging.LogRecord] = []
+    others = set(threading.enumerate())
     tracing = Tracing(TelemetrySettings(), "test")
+    (sender,) = set(threading.enumerate()) - others
     (handler,) = logging.getLogger("opentelemetry").handlers
     monkeypatch.setattr(handler, "emit", records.append)
 
@@ -222,6 +225,7 @@ def test_a_collector_that_takes_nothing_is_told_of_once(
     tracing.stop()
 
     assert time.monotonic() - begun < FLUSH_SECONDS + 5
+    assert not sender.is_alive()
     logging.getLogger("opentelemetry.sdk").error("again")
     assert len(records) == 1
 
