@@ -83,16 +83,18 @@ class Api:
             self.backlog,
             Turns(waiting_max_bytes=settings.pending_max_bytes),
         )
-        edge = Edge(Counted(self._litestar()), self.tokens, ingest)
-        self.asgi: ASGIApp = edge
+        rest = Counted(self._litestar())
+        self.asgi: ASGIApp
+        if telemetry.tracing is None:
+            self.asgi = edge = Edge(rest, self.tokens, ingest)
+        else:
+            from the_eye_api.traced import RequestSpans, Traced  # noqa: PLC0415 - it loads OpenTelemetry
+
+            spans = RequestSpans(telemetry.tracing)
+            edge = Edge(rest, self.tokens, ingest, spans)
+            self.asgi = Traced(edge, spans, edge.route_of)
         self.at_once: Mapping[Route, AtOnce] = {("POST", SINGLE): edge.accept_at_once}
         """Requests that are answered without a call of ``asgi``, where that is possible."""
-        if telemetry.tracing is not None:
-            from the_eye_api.traced import Traced  # noqa: PLC0415 - it loads OpenTelemetry
-
-            traced = Traced(edge, telemetry.tracing, edge.route_of)
-            self.asgi = traced
-            self.at_once = traced.at_once(self.at_once)
 
     async def _read_tokens(self) -> Tokens:
         async with self.pool.connection() as connection:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import msgspec
@@ -33,6 +33,10 @@ from the_eye_api.limits import RateLimitedError
 from the_eye_api.problems import PROBLEM_MEDIA_TYPE, ProblemError, malformed, problem
 from the_eye_api.protocol import Answer
 from the_eye_api.trace_ids import read_trace_id
+
+if TYPE_CHECKING:
+    from the_eye.tracing import Span
+    from the_eye_api.traced import RequestSpans
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 JSON_TYPES = frozenset({"application/json"})
@@ -58,8 +62,12 @@ class Route(msgspec.Struct, frozen=True):
 class Edge:
     """An ASGI application that accepts events and hands every other request to ``rest``."""
 
-    def __init__(self, rest: ASGIApp, tokens: TokenSnapshot, ingest: Ingest) -> None:
+    def __init__(
+        self, rest: ASGIApp, tokens: TokenSnapshot, ingest: Ingest, spans: "RequestSpans | None" = None
+    ) -> None:
+        """``spans`` has those of the requests that are accepted at once; without it there are none."""
         self._rest = rest
+        self._spans = spans
         self._tokens = tokens
         self._ingest = ingest
         self._in_flight = 0
@@ -98,7 +106,7 @@ class Edge:
         else:
             await self._rest(scope, receive, send)
 
-    def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer, /, *, traced: bool = False) -> bool:
+    def accept_at_once(self, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
         """Accept a request to ``POST /events`` without a task of its own, and answer once its event is on disk.
 
         That is for what nearly all requests are: a good event in plain JSON of a sender who is known already. For any
@@ -115,11 +123,12 @@ class Edge:
             if caller is None:
                 return False
             self._ingest.let_in(caller)
-            if traced:
-                trace_id, creation, exemplar = _trace_id(headers), telemetry.creation(1), telemetry.exemplar()
-            else:  # nearly all: they must not pay for it
-                trace_id, creation, exemplar = _given_trace_id(headers), None, None
-            settle = partial(self._settle, answer, start, exemplar)
+            trace_id, span = _given_trace_id(headers), self._begun_span(scope, headers)
+            creation = None
+            if span is not None:
+                trace_id = trace_id or UUID(int=span.context.trace_id)
+                creation = span.creation(1)
+            settle = partial(self._settle, answer, start, span)
             accepted = self._ingest.accept_one_at_once(caller, body, trace_id, settle, creation)
         except Exception:  # noqa: BLE001 - whatever it is, the application meets it, too, and has an answer to it
             return False
@@ -128,26 +137,49 @@ class Edge:
             self._received += len(body)
         return accepted
 
+    def _begun_span(self, scope: HTTPScope, headers: Headers) -> "Span | None":
+        """Begin the span of a sampled request; it is never ended, and so never sent, if the application is called."""
+        if self._spans is None:
+            return None
+        decide = self._spans.parent if _TRACEPARENT in headers else self._spans.parent_by_chance
+        parent = decide(scope)
+        if parent is None:
+            return None
+        span = self._spans.begin(parent, scope)
+        self._spans.note_route(span, scope, SINGLE)
+        return span
+
     def _settle(
-        self, answer: Answer, start: float, exemplar: dict[str, str] | None, event_id: UUID, error: Exception | None
+        self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception | None
     ) -> None:
         self._in_flight -= 1
-        if error is None:
-            answer(_ACCEPTED, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
-            if exemplar is not None:
-                self._count_answered()
-                _count(SINGLE, _ACCEPTED, None, time.perf_counter() - start, exemplar)
-                return
-            if not self._answered:  # those of one group are answered in one go, and counted together after it
-                asyncio.get_running_loop().call_soon(self._count_answered)
-            self._answered.append(time.perf_counter() - start)
+        if error is not None:
+            self._fail(answer, start, span, event_id, error)
             return
+        answer(_ACCEPTED, _JSON_HEADERS, msgspec.json.encode(Accepted(event_id)))
+        if not self._answered:  # those of one group are answered in one go, and counted together after it
+            asyncio.get_running_loop().call_soon(self._count_answered)
+        seconds = time.perf_counter() - start
+        if span is None:
+            self._answered.append(seconds)
+        else:
+            _count(SINGLE, _ACCEPTED, None, seconds, span.ids)
+            span.note_status(_ACCEPTED)
+            span.end()
+
+    def _fail(self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception) -> None:
         if not isinstance(error, QueueUnavailableError):
             log.error("request_failed", route=SINGLE, exc_info=error)
         failure = queue_unavailable(event_id) if isinstance(error, QueueUnavailableError) else internal_error()
-        answer(failure.problem.status, *_problem_answer(failure))
+        status = failure.problem.status
+        answer(status, *_problem_answer(failure))
         self._count_answered()
-        _count(SINGLE, failure.problem.status, failure.problem.code, time.perf_counter() - start, exemplar)
+        exemplar = None
+        if span is not None:
+            exemplar = span.ids
+            span.note_status(status)
+            span.end()
+        _count(SINGLE, status, failure.problem.code, time.perf_counter() - start, exemplar)
 
     def _count_answered(self) -> None:
         """Count those that were accepted at once: one by one that costs a tenth of what accepting them costs."""

@@ -8,7 +8,7 @@ body apart, which uvloop sends as two packets: for answers of a few bytes that i
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakSet
 
 import msgspec
@@ -29,13 +29,8 @@ SWEEP_SECONDS: Final = 1.0
 Answer = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], None]
 """Writes an answer: its status, its headers except those of its length and of the connection, its body."""
 
-
-class AtOnce(Protocol):
-    """Takes a request, as ASGI has it, and sees to it that it is answered, or gives False with nothing done."""
-
-    def __call__(self, scope: HTTPScope, body: bytes, answer: Answer, /, *, traced: bool = False) -> bool:
-        """Do so; ``traced`` says that the active span is the request's."""
-
+AtOnce = Callable[[HTTPScope, bytes, Answer], bool]
+"""Takes a request, as ASGI has it, and sees to it that it is answered, or gives False with nothing done."""
 
 Route = tuple[str, str]
 """A method and a path."""

@@ -1,19 +1,16 @@
 """Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from http import HTTPStatus
+from collections.abc import Iterable, Mapping
+from random import random
 from typing import TYPE_CHECKING, Any, cast
 
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from the_eye.tracing import Carrier, Tracing, fail
-from the_eye_api.protocol import Answer, AtOnce, Route
+from the_eye.tracing import NO_PARENT, Carrier, Span, Tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import SpanContext
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Kubernetes asks for them all day."""
@@ -23,63 +20,32 @@ _PARENT = "the_eye.parent"
 
 _TRACEPARENT = b"traceparent"
 _CONTEXT = frozenset({_TRACEPARENT, b"tracestate"})
-_NOTHING: Carrier = {}
 _METHODS = frozenset(method.value for method in HttpMethod)
 
 
-class Traced:
-    """An ASGI application that makes a span of each sampled request to another one."""
+class RequestSpans:
+    """Decides which requests are sampled, and makes their spans."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing, route_of: Mapping[str, str]) -> None:
-        self._app = app
-        self._tracing = tracing
-        self._route_of = route_of
-        """Routes of paths that the framework does not see."""
+    def __init__(self, tracing: Tracing) -> None:
+        self.tracing = tracing
+        self._ratio = tracing.ratio
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
-        http = cast("HTTPScope", scope)
-        parent = self._parent(http) if scope["type"] == ScopeType.HTTP and scope["path"] not in PROBES else None
-        if parent is None:
-            await self._app(scope, receive, send)
-            return
-        span = self._begin(parent, http)
+    def parent(self, scope: HTTPScope) -> "SpanContext | None":
+        """Decide once whether a request is sampled, as ``Tracing.sampled``."""
+        decided = cast("dict[str, Any]", scope)
+        if _PARENT not in decided:
+            decided[_PARENT] = self.tracing.sampled(_carrier(scope["headers"]))
+        return cast("SpanContext | None", decided[_PARENT])
 
-        async def send_noting_status(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _note_status(span, message["status"])
-            await send(message)
+    def parent_by_chance(self, scope: HTTPScope) -> "SpanContext | None":
+        """Decide the same about a request that is known to have no context: nearly all, which must not pay for more."""
+        parent = NO_PARENT if random() < self._ratio else None  # noqa: S311 - no secret
+        scope[_PARENT] = parent  # type: ignore[literal-required]
+        return parent
 
-        with self._tracing.active(span):
-            try:
-                await self._app(scope, receive, send_noting_status)
-            finally:
-                self._name(span, http)
-
-    def at_once(self, at_once: Mapping[Route, AtOnce]) -> Mapping[Route, AtOnce]:
-        """Have spans of those sampled requests, too, that are answered without a call of this application."""
-        return {route: partial(self._at_once, accept) for route, accept in at_once.items()}
-
-    def _at_once(self, accept: AtOnce, scope: HTTPScope, body: bytes, answer: Answer) -> bool:
-        parent = self._parent(scope)
-        if parent is None:
-            return accept(scope, body, answer)
-        span = self._begin(parent, scope)
-
-        def answer_noting_status(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-            try:
-                answer(status, headers, body)
-            finally:
-                _note_status(span, status)
-                self._name(span, scope)
-                span.end()
-
-        with self._tracing.current(span):  # it is never ended, and so never sent, if the application has to be called
-            return accept(scope, body, answer_noting_status, traced=True)
-
-    def _begin(self, parent: "Context", scope: HTTPScope) -> "Span":
+    def begin(self, parent: "SpanContext", scope: HTTPScope) -> Span:
         """Begin a span. Neither the query, which has values of events in it, nor who asked is told."""
-        return self._tracing.request(
+        return self.tracing.request(
             parent,
             _method(scope),
             {
@@ -90,33 +56,46 @@ class Traced:
             },
         )
 
-    def _parent(self, scope: HTTPScope) -> "Context | None":
-        """Decide once whether a request is sampled, as ``Tracing.sampled``."""
-        decided = cast("dict[str, Any]", scope)
-        if _PARENT not in decided:
-            decided[_PARENT] = self._tracing.sampled(_carrier(scope["headers"]))
-        return cast("Context | None", decided[_PARENT])
-
-    def _name(self, span: "Span", scope: HTTPScope) -> None:
-        """Name a span after its route, which is known once the request was routed."""
-        route = self._route_of.get(scope["path"]) or scope.get("path_template")
-        if route:
-            span.set_attribute("http.route", route)
-            span.update_name(f"{_method(scope)} {route}")
+    def note_route(self, span: Span, scope: HTTPScope, route: str) -> None:
+        """Name a span after its route."""
+        span.attributes["http.route"] = route
+        span.name = f"{_method(scope)} {route}"
 
 
-def _note_status(span: "Span", status: int) -> None:
-    span.set_attribute("http.response.status_code", status)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        fail(span, str(status))
+class Traced:
+    """An ASGI application that makes a span of each sampled request to another one."""
+
+    def __init__(self, app: ASGIApp, spans: RequestSpans, route_of: Mapping[str, str]) -> None:
+        self._app = app
+        self._spans = spans
+        self._route_of = route_of
+        """Routes of paths that the framework does not see."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        http = cast("HTTPScope", scope)
+        traceable = scope["type"] == ScopeType.HTTP and scope["path"] not in PROBES
+        parent = self._spans.parent(http) if traceable else None
+        if parent is None:
+            await self._app(scope, receive, send)
+            return
+        span = self._spans.begin(parent, http)
+
+        async def send_noting_status(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.note_status(message["status"])
+            await send(message)
+
+        with self._spans.tracing.active(span):
+            try:
+                await self._app(scope, receive, send_noting_status)
+            finally:  # the route is known once the request was routed
+                route = self._route_of.get(scope["path"]) or scope.get("path_template")
+                if route:
+                    self._spans.note_route(span, http, route)
 
 
 def _carrier(headers: Iterable[tuple[bytes, bytes]]) -> Carrier:
-    for name, _ in headers:
-        if name == _TRACEPARENT:
-            break
-    else:  # as nearly all are: they must not pay for the rest
-        return _NOTHING
     carrier: dict[str, str] = {}
     for name, value in headers:
         if name in _CONTEXT:

@@ -1,7 +1,8 @@
 """Spans by OpenTelemetry's semantic conventions, from a request to its rows, for the sampled requests alone.
 
-A request that is not sampled has no span: the SDK's own samplers decide after a span was begun, which costs 10 µs. So
-whether a request is sampled is decided here, and the SDK records all that it is given.
+Of the SDK, its batches, its exporter and its resource are used. Whether a request is sampled is decided here, and its
+spans are recorded here: the SDK's own samplers decide after a span was begun, and the SDK's tracer costs a request that
+is one of a hundred a third of a millisecond, for it does much that no span here needs and is in no cache by then.
 
 ``POST /events`` (server) has the child ``send events`` (producer), the write of its group, whose context the message
 carries; ``process events`` (consumer), the work on the message, links it and is its child: one trace leads from HTTP to
@@ -14,21 +15,26 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+import msgspec
 import psycopg
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from the_eye.logs import StructlogHandler
@@ -36,6 +42,8 @@ from the_eye.settings import TelemetrySettings
 
 Carrier = Mapping[str, str]
 """A context as W3C has it: ``traceparent`` and, where there is any, ``tracestate``."""
+
+Attributes = dict[str, str | int]
 
 FLUSH_SECONDS: Final = 3.0
 """How long a process that ends may take to send its last spans."""
@@ -47,18 +55,79 @@ SILENCE_SECONDS: Final = 60.0
 """How long nothing more is logged of an export that fails."""
 
 MAX_CARRIED: Final = 128
-"""Contexts that a message carries at most; a span has no more links, unless told otherwise."""
+"""Contexts that a message carries at most, and links of a span: as many as OpenTelemetry has by default."""
+
+NO_PARENT: Final = INVALID_SPAN_CONTEXT
+"""The parent of a span that begins a trace."""
 
 _LOW_64_BITS: Final = (1 << 64) - 1
-_NO_PARENT: Final = Context()
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_SAMPLED_AT_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 _UNSAMPLED: Final = ("-00", "-02")
 """Ends of a ``traceparent`` whose sender has decided against it: reading it whole would cost such a request 8 µs."""
+
+_OK: Final = Status(StatusCode.UNSET)
+_FAILED: Final = Status(StatusCode.ERROR)
+
+
+class Span(msgspec.Struct, eq=False):
+    """Something that is done for a sampled request; belongs to one thread."""
+
+    name: str
+    kind: SpanKind
+    parent: SpanContext
+    context: SpanContext
+    begun: int
+    """Nanoseconds since 1970."""
+    attributes: Attributes
+    links: Sequence[SpanContext]
+    send: Callable[["Span"], None]
+    """Takes it once it has ended."""
+    failed: bool = False
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Its trace_id and span_id."""
+        context = self.context
+        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+    def creation(self, events: int) -> "Creation":
+        """Note that its events begin to wait for their turn."""
+        return Creation(self.context, time.time_ns(), events)
+
+    def fail(self, error_type: str) -> None:
+        """Mark it as failed. Of an error only its type is told: its text may quote what was sent."""
+        self.attributes["error.type"] = error_type
+        self.failed = True
+
+    def note_status(self, status: int) -> None:
+        """Say how the request was answered."""
+        self.attributes["http.response.status_code"] = status
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.fail(str(status))
+
+    def end(self) -> None:
+        """End it, and have it sent."""
+        self.send(self)
+
+
+def _context_in(parent: SpanContext) -> SpanContext:
+    """Make the context of a span that is a child, or the first of a trace."""
+    if not parent.is_valid:
+        return SpanContext(_ids.generate_trace_id(), _ids.generate_span_id(), False, _SAMPLED_AT_RANDOM)  # noqa: FBT003 - it is not remote
+    at_random = parent.trace_flags & TraceFlags.RANDOM_TRACE_ID
+    flags = _SAMPLED_AT_RANDOM if at_random else _SAMPLED
+    return SpanContext(parent.trace_id, _ids.generate_span_id(), False, flags, parent.trace_state)  # noqa: FBT003 - it is not remote
+
+
+_ids: Final = RandomIdGenerator()
+_active: ContextVar[Span | None] = ContextVar("active_span", default=None)
 
 
 class Creation(NamedTuple):
     """Events of a sampled request that wait for their turn to be written."""
 
-    context: Context
+    context: SpanContext
     begun: int
     """Nanoseconds since 1970."""
     events: int
@@ -70,132 +139,137 @@ class Tracing:
     def __init__(self, settings: TelemetrySettings, service: str) -> None:
         _quieten()
         ours = {"service.name": service, "service.version": version("the-eye"), "service.instance.id": str(uuid4())}
-        self._provider = TracerProvider(
-            sampler=ALWAYS_ON,
-            resource=Resource.create(ours).merge(OTELResourceDetector().detect()),  # what the user says, wins
-            shutdown_on_exit=False,
-        )
+        self._resource = Resource.create(ours).merge(OTELResourceDetector().detect())  # what the user says, wins
+        self._scope = InstrumentationScope("the-eye", version("the-eye"))
         self._exporter = OTLPSpanExporter()
-        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
-        self._tracer = self._provider.get_tracer("the-eye", version("the-eye"))
+        self._processor = BatchSpanProcessor(self._exporter)
         self._propagator = TraceContextTextMapPropagator()
         self._by_parent = settings.by_parent
-        self._ratio = settings.ratio
+        self.ratio = settings.ratio
+        """The share of requests that are sampled where nobody has decided before."""
         self._bound = TraceIdRatioBased.get_bound_for_rate(settings.ratio)
 
-    def sampled(self, carrier: Carrier) -> Context | None:
-        """Decide whether a request is sampled; gives the context it is part of, which is empty if it is the first.
+    def sampled(self, carrier: Carrier) -> SpanContext | None:
+        """Decide whether a request is sampled; gives its parent, ``NO_PARENT`` if it is the first.
 
         Its sender's decision holds if the sampler is by parent; else, and where it has made none, chance decides.
         """
         if carrier:
             if self._by_parent and carrier.get("traceparent", "").endswith(_UNSAMPLED):
                 return None
-            parent = self._propagator.extract(carrier, _NO_PARENT)
-            context = trace.get_current_span(parent).get_span_context()
-            if context.is_valid:
-                follows = context.trace_flags.sampled if self._by_parent else self._takes(context.trace_id)
+            parent = self._read(carrier)
+            if parent.is_valid:
+                follows = parent.trace_flags.sampled if self._by_parent else self._takes(parent.trace_id)
                 return parent if follows else None
-        return _NO_PARENT if random.random() < self._ratio else None  # noqa: S311 - no secret
+        return NO_PARENT if random.random() < self.ratio else None  # noqa: S311 - no secret
 
     def _takes(self, trace_id: int) -> bool:
         return trace_id & _LOW_64_BITS < self._bound
 
-    def request(self, parent: Context, name: str, attributes: Mapping[str, str]) -> Span:
+    def _read(self, carrier: Carrier) -> SpanContext:
+        """Read a context; gives ``NO_PARENT`` where it is none."""
+        return trace.get_current_span(self._propagator.extract(carrier, Context())).get_span_context()
+
+    def begin(  # noqa: PLR0913 - these are a span's fields
+        self,
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext,
+        attributes: Attributes,
+        *,
+        links: Sequence[SpanContext] = (),
+        begun: int = 0,
+    ) -> Span:
+        """Begin a span; ``begun`` are nanoseconds since 1970, now by default."""
+        return Span(name, kind, parent, _context_in(parent), begun or time.time_ns(), attributes, links, self._send)
+
+    def request(self, parent: SpanContext, name: str, attributes: Attributes) -> Span:
         """Begin the span of a sampled request."""
-        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+        return self.begin(name, SpanKind.SERVER, parent, attributes)
+
+    def _send(self, span: Span) -> None:
+        self._processor.on_end(
+            ReadableSpan(
+                span.name,
+                span.context,
+                span.parent if span.parent.is_valid else None,
+                self._resource,
+                span.attributes,
+                links=[Link(link) for link in span.links],
+                kind=span.kind,
+                status=_FAILED if span.failed else _OK,
+                start_time=span.begun,
+                end_time=time.time_ns(),
+                instrumentation_scope=self._scope,
+            )
+        )
 
     def ids(self) -> Mapping[str, str]:
         """Give trace_id and span_id of the active span; nothing where none is."""
-        context = trace.get_current_span().get_span_context()
-        if context is INVALID_SPAN_CONTEXT:
-            return {}
-        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+        span = _active.get()
+        return {} if span is None else span.ids
 
     def creation(self, events: int) -> Creation | None:
         """Note that a request's events begin to wait for their turn; None where the request is not sampled."""
-        if not trace.get_current_span().is_recording():
-            return None
-        return Creation(get_current(), time.time_ns(), events)
+        span = _active.get()
+        return None if span is None else span.creation(events)
 
-    @contextmanager
-    def sending(self, creations: Iterable[Creation | None], events: int) -> Iterator[Sequence[Carrier]]:
+    def sending(self, creations: Iterable[Creation | None], events: int) -> AbstractContextManager[Sequence[Carrier]]:
         """Make the span of a write, and those of ``creations`` if there are several; gives what the message carries."""
         sampled = [creation for creation in creations if creation is not None]
-        if not sampled:
-            yield ()
-            return
-        attributes = _messaging("send", {"messaging.batch.message_count": events})
+        return self._sending(sampled, events) if sampled else nullcontext(())
+
+    @contextmanager
+    def _sending(self, sampled: Sequence[Creation], events: int) -> Iterator[Sequence[Carrier]]:
+        attributes = _messaging("send", events)
         if len(sampled) == 1:
-            span = self._tracer.start_span("send events", sampled[0].context, SpanKind.PRODUCER, attributes)
-            contexts = [trace.set_span_in_context(span, _NO_PARENT)]
+            span = self.begin("send events", SpanKind.PRODUCER, sampled[0].context, attributes)
+            contexts = [span.context]
         else:
             contexts = [self._created(creation) for creation in sampled[:MAX_CARRIED]]
             span = self._shared("send events", SpanKind.CLIENT, contexts, attributes)
         with self.active(span):
-            yield [self._carrier(context) for context in contexts]
+            yield [_carrier(context) for context in contexts]
 
-    def _created(self, creation: Creation) -> Context:
-        attributes = _messaging("create", {"messaging.batch.message_count": creation.events})
-        span = self._tracer.start_span(
-            "create events", creation.context, SpanKind.PRODUCER, attributes, start_time=creation.begun
-        )
+    def _created(self, creation: Creation) -> SpanContext:
+        attributes = _messaging("create", creation.events)
+        span = self.begin("create events", SpanKind.PRODUCER, creation.context, attributes, begun=creation.begun)
         span.end()
-        return trace.set_span_in_context(span, _NO_PARENT)
+        return span.context
 
-    def _carrier(self, context: Context) -> Carrier:
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, context)
-        return carrier
-
-    @contextmanager
-    def processing(self, carriers: Iterable[Carrier]) -> Iterator[None]:
+    def processing(self, carriers: Iterable[Carrier]) -> AbstractContextManager[None]:
         """Make the span of the work on a message that carries these."""
-        contexts = [self._propagator.extract(carrier, _NO_PARENT) for carrier in carriers]
+        contexts = [context for carrier in carriers if (context := self._read(carrier)).is_valid]
         if not contexts:
-            yield
-            return
-        with self.active(self._shared("process events", SpanKind.CONSUMER, contexts, _messaging("process", {}))):
-            yield
+            return nullcontext()
+        return self.active(self._shared("process events", SpanKind.CONSUMER, contexts, _messaging("process")))
 
-    def _shared(
-        self, name: str, kind: SpanKind, contexts: Sequence[Context], attributes: Mapping[str, str | int]
-    ) -> Span:
+    def _shared(self, name: str, kind: SpanKind, contexts: Sequence[SpanContext], attributes: Attributes) -> Span:
         """Begin a span of what is done for several requests at once, or for one whose child it then is."""
-        parent = contexts[0] if len(contexts) == 1 else _NO_PARENT
-        links = [Link(trace.get_current_span(context).get_span_context()) for context in contexts]
-        return self._tracer.start_span(name, parent, kind, attributes, links)
-
-    @contextmanager
-    def current(self, span: Span) -> Iterator[None]:
-        """Have a span active, which goes on afterwards."""
-        token = attach(trace.set_span_in_context(span))
-        try:
-            yield
-        finally:
-            detach(token)
+        parent = contexts[0] if len(contexts) == 1 else NO_PARENT
+        return self.begin(name, kind, parent, attributes, links=contexts[:MAX_CARRIED])
 
     @contextmanager
     def active(self, span: Span) -> Iterator[None]:
         """Have a span active, and end it."""
+        token = _active.set(span)
         try:
-            with self.current(span):
-                yield
+            yield
         except BaseException as error:
-            fail(span, type(error).__name__)
+            span.fail(type(error).__name__)
             raise
         finally:
+            _active.reset(token)
             span.end()
 
-    @contextmanager
     def statement(
         self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], operation: str, table: str, rows: int
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Make a span of a statement, if what it is for is sampled."""
-        if not trace.get_current_span().is_recording():
-            yield
-            return
-        attributes: dict[str, str | int] = {
+        parent = _active.get()
+        if parent is None:
+            return nullcontext()
+        attributes: Attributes = {
             "db.system.name": "postgresql",
             "db.namespace": connection.info.dbname,
             "db.operation.name": operation,
@@ -203,42 +277,49 @@ class Tracing:
         }
         if rows > 1:
             attributes["db.operation.batch.size"] = rows
-        span = self._tracer.start_span(f"{operation} {table}", None, SpanKind.CLIENT, attributes)
+        return self._statement(self.begin(f"{operation} {table}", SpanKind.CLIENT, parent.context, attributes))
+
+    @contextmanager
+    def _statement(self, span: Span) -> Iterator[None]:
         try:
             yield
         except psycopg.Error as error:
-            span.set_attribute("db.response.status_code", error.sqlstate or "")
+            span.attributes["db.response.status_code"] = error.sqlstate or ""
             if not isinstance(error, psycopg.errors.UniqueViolation):  # an event that was sent before is no fault
-                fail(span, error.sqlstate or type(error).__name__)
+                span.fail(error.sqlstate or type(error).__name__)
             raise
         finally:
             span.end()
 
     def stop(self) -> None:
         """Send what is left, as far as that takes no longer than ``FLUSH_SECONDS``."""
-        # The provider itself waits for half a minute, and for its exporter without end.
-        stopping = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
+        # The SDK itself waits for half a minute, and for its exporter without end.
+        stopping = threading.Thread(target=self._processor.shutdown, name="tracing-stop", daemon=True)
         stopping.start()
         stopping.join(FLUSH_SECONDS)
         if stopping.is_alive():
-            self._exporter.shutdown()  # which ends its wait for a collector that is away
+            self._exporter.shutdown()  # type: ignore[no-untyped-call] # ends its wait for a collector that is away
             stopping.join(ABORT_SECONDS)
 
 
-def _messaging(operation: str, attributes: Mapping[str, int]) -> dict[str, str | int]:
-    return {
+def _carrier(context: SpanContext) -> Carrier:
+    ids = f"{trace.format_trace_id(context.trace_id)}-{trace.format_span_id(context.span_id)}"
+    carrier = {"traceparent": f"00-{ids}-{context.trace_flags:02x}"}
+    if context.trace_state:
+        carrier["tracestate"] = context.trace_state.to_header()
+    return carrier
+
+
+def _messaging(operation: str, events: int | None = None) -> Attributes:
+    attributes: Attributes = {
         "messaging.system": "redis",
         "messaging.destination.name": "events",
         "messaging.operation.name": operation,
         "messaging.operation.type": operation,
-        **attributes,
     }
-
-
-def fail(span: Span, error_type: str) -> None:
-    """Mark a span as failed. Of an error only its type is told: its text may quote what was sent."""
-    span.set_attribute("error.type", error_type)
-    span.set_status(Status(StatusCode.ERROR))
+    if events is not None:
+        attributes["messaging.batch.message_count"] = events
+    return attributes
 
 
 class _NowAndThen(logging.Filter):
