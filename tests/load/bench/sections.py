@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     whole: bool
 
 
-QUICK = Plan(3, 0.8, 2.0, 1.5, 1.5, 1, 1, 1.5, 30_000, 29.0, whole=False)
+QUICK = Plan(3, 0.6, 1.5, 1.2, 1.2, 1, 1, 1.5, 20_000, 25.0, whole=False)
 FULL = Plan(3, 8.0, 60.0, 20.0, 20.0, 3, 21, 5.0, 300_000, 3600.0, whole=True)
 
 
