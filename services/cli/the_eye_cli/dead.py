@@ -5,6 +5,7 @@ from datetime import datetime
 import click
 import msgspec
 
+from the_eye.originals import original_text
 from the_eye.queue import QueueUnavailableError
 from the_eye.replaying import Replayer
 from the_eye.settings import QueueSettings
@@ -55,7 +56,10 @@ def _row(entry: DeadEntry) -> DeadRow:
 @dead.command("show")
 @click.argument("dead_id", metavar="ID", type=ID)
 def show_dead(dead_id: int) -> None:
-    """Show what is known of ID, then its original: as text, or in hexadecimal when it is none."""
+    """Show what is known of ID, then its original.
+
+    That is an event as it was sent, or a message as its events; what is neither is in hexadecimal.
+    """
     with store("dead show") as connection:
         entry = dead_events.read_dead(connection, dead_id)
     if entry is None:
@@ -64,14 +68,7 @@ def show_dead(dead_id: int) -> None:
         if field != "original" and value is not None:
             click.echo(f"{field}: {value}")
     click.echo()
-    click.echo(_text(entry.original))
-
-
-def _text(original: bytes) -> str:
-    try:
-        return original.decode()
-    except UnicodeDecodeError:
-        return original.hex()
+    click.echo(original_text(entry))
 
 
 def _unknown(dead_id: int) -> click.ClickException:

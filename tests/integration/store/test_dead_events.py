@@ -230,6 +230,26 @@ def test_the_original_is_shown_as_text_or_in_hexadecimal(commands: Commands, con
     assert binary.endswith("\n\nff00\n")
 
 
+@pytest.mark.parametrize("size", [0, 100_000], ids=["as it is", "compressed"])
+def test_a_whole_message_is_shown_as_its_events(commands: Commands, connection: Connection, size: int) -> None:
+    bodies = ['{"n": "é"}', f'{{"text": "{"x" * size}"}}']
+    events = [QueuedEvent(uuid4(), 1, "shop", 0, body.encode()) for body in bodies]
+    message = EnvelopeEncoder().encode(events_message(events).asdict())
+    nobody_s = b"\x00" + message
+    set_aside(
+        connection,
+        [
+            DeadEvent(kind="message", code="dead_letter", error="", original=original, queue_id=str(number))
+            for number, original in enumerate([message, nobody_s])
+        ],
+    )
+
+    shown, unknown = commands.run("show", "1").stdout, commands.run("show", "2").stdout
+
+    assert shown.endswith("\n\n{}\n{}\n".format(*bodies))
+    assert unknown.endswith(f"\n\n{nobody_s.hex()}\n")
+
+
 def test_a_list_is_a_table_or_json(commands: Commands, connection: Connection) -> None:
     create_application(connection, "shop")
     set_aside(connection, [dead_event(error="two\nlines")])

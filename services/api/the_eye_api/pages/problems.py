@@ -12,6 +12,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
+from the_eye.originals import original_text
 from the_eye.queue import QueueUnavailableError
 from the_eye.replaying import Replayer
 from the_eye.store.audit_log import record
@@ -88,19 +89,18 @@ def trends_of(found: Problems, state: ListState) -> list[Trend]:
 @get("/problems/dead/{dead_id:int}")
 async def get_dead(request: AnyRequest, dead_id: FromPath[int], user: User, site: TheSite) -> Response[str]:
     """Show an event that could not be stored, with what it was sent as."""
-    entry = await site.act(lambda store: read_dead(store, dead_id))
-    if entry is None:
+    found = await site.act(lambda store: _read_dead(store, dead_id))
+    if found is None:
         raise problem(HTTPStatus.NOT_FOUND, "unknown_dead_event", "It was replayed, discarded, or never there.")
-    original = _original(entry)
+    entry, original = found
     context = {"entry": entry, "original": original[:MAX_ORIGINAL], "more": len(original) - MAX_ORIGINAL}
     return html(render(request, "dead.html", user, **context))
 
 
-def _original(entry: DeadEntry) -> str:
-    try:
-        return entry.original.decode()
-    except UnicodeDecodeError:
-        return entry.original.hex()
+def _read_dead(connection: Connection, dead_id: int) -> tuple[DeadEntry, str] | None:
+    """Read one with its original as text, which may take a while: a message can be large, and compressed."""
+    entry = read_dead(connection, dead_id)
+    return None if entry is None else (entry, original_text(entry))
 
 
 @post("/problems/dead/{dead_id:int}/replay")

@@ -127,6 +127,11 @@ class EnvelopeEncoder(Encoder):
         }
 
 
+def bodies_of(raw: bytes) -> list[bytes]:
+    """Give what the events in a message were sent as; raises msgspec.MsgspecError when it is no message of ours."""
+    return [event.body for event in Payload(_decode_envelope(raw).payload).events()]
+
+
 def payload_size(raw: bytes) -> int:
     """Tell the bytes of the events in a message, not compressed; of what is no message, its own."""
     try:
