@@ -28,6 +28,10 @@ class Received(msgspec.Struct, frozen=True):
     failed: bool
     links: tuple[tuple[str, str], ...]
     """Trace and span that it links."""
+    trace_state: str
+    begun: int
+    """Nanoseconds since 1970."""
+    ended: int
     attributes: Mapping[str, Any]
     resource: Mapping[str, Any]
 
@@ -104,6 +108,9 @@ def _received(span: Span, resource: Mapping[str, Any]) -> Received:
         Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
         span.status.code == 2,
         tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        span.trace_state,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
         _attributes(span.attributes),
         resource,
     )

@@ -128,6 +128,7 @@ class Edge:
             if span is not None:
                 trace_id = trace_id or UUID(int=span.context.trace_id)
                 creation = span.creation(1)
+                answer = _ending(span, answer)
             settle = partial(self._settle, answer, start, span)
             accepted = self._ingest.accept_one_at_once(caller, body, trace_id, settle, creation)
         except Exception:  # noqa: BLE001 - whatever it is, the application meets it, too, and has an answer to it
@@ -164,8 +165,6 @@ class Edge:
             self._answered.append(seconds)
         else:
             _count(SINGLE, _ACCEPTED, None, seconds, span.ids)
-            span.note_status(_ACCEPTED)
-            span.end()
 
     def _fail(self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception) -> None:
         if not isinstance(error, QueueUnavailableError):
@@ -174,11 +173,7 @@ class Edge:
         status = failure.problem.status
         answer(status, *_problem_answer(failure))
         self._count_answered()
-        exemplar = None
-        if span is not None:
-            exemplar = span.ids
-            span.note_status(status)
-            span.end()
+        exemplar = None if span is None else span.ids
         _count(SINGLE, status, failure.problem.code, time.perf_counter() - start, exemplar)
 
     def _count_answered(self) -> None:
@@ -245,6 +240,19 @@ _SPLITS: Mapping[str, Split] = (
 
 _count_single = metrics.REQUEST_BYTES.labels(SINGLE).inc
 _count_batch = metrics.REQUEST_BYTES.labels(BATCH).inc
+
+
+def _ending(span: "Span", answer: Answer) -> Answer:
+    """End a span with the answer to its request."""
+
+    def answer_and_end(status: int, headers: RawHeaders, body: bytes) -> None:
+        span.note_status(status)
+        try:
+            answer(status, headers, body)
+        finally:
+            span.end()
+
+    return answer_and_end
 
 
 def _count(path: str, status: int, code: str | None, seconds: float, exemplar: dict[str, str] | None = None) -> None:

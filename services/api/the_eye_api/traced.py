@@ -1,19 +1,21 @@
 """Spans of requests, by OpenTelemetry's semantic conventions for HTTP servers."""
 
 from collections.abc import Iterable, Mapping
-from random import random
 from typing import TYPE_CHECKING, Any, cast
 
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from the_eye.tracing import NO_PARENT, Carrier, Span, Tracing
+from the_eye.tracing import Carrier, Span, Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Kubernetes asks for them all day."""
+
+MAX_PATH = 1_024
+"""Characters of a path that a span has at most: many spans may wait, and anyone can send a long one."""
 
 _PARENT = "the_eye.parent"
 """Key of what was decided about a request, in its scope."""
@@ -28,7 +30,6 @@ class RequestSpans:
 
     def __init__(self, tracing: Tracing) -> None:
         self.tracing = tracing
-        self._ratio = tracing.ratio
 
     def parent(self, scope: HTTPScope) -> "SpanContext | None":
         """Decide once whether a request is sampled, as ``Tracing.sampled``."""
@@ -39,7 +40,7 @@ class RequestSpans:
 
     def parent_by_chance(self, scope: HTTPScope) -> "SpanContext | None":
         """Decide the same about a request that is known to have no context: nearly all, which must not pay for more."""
-        parent = NO_PARENT if random() < self._ratio else None  # noqa: S311 - no secret
+        parent = self.tracing.by_chance()
         scope[_PARENT] = parent  # type: ignore[literal-required]
         return parent
 
@@ -51,7 +52,7 @@ class RequestSpans:
             {
                 "http.request.method": _method(scope, "_OTHER"),
                 "url.scheme": scope["scheme"],
-                "url.path": scope["path"],
+                "url.path": scope["path"][:MAX_PATH],
                 "network.protocol.version": scope["http_version"],
             },
         )

@@ -5,7 +5,7 @@ from datetime import datetime
 import click
 import msgspec
 
-from the_eye.originals import original_text
+from the_eye.originals import original_parts
 from the_eye.queue import QueueUnavailableError
 from the_eye.replaying import Replayer
 from the_eye.settings import QueueSettings
@@ -58,7 +58,7 @@ def _row(entry: DeadEntry) -> DeadRow:
 def show_dead(dead_id: int) -> None:
     """Show what is known of ID, then its original.
 
-    That is an event as it was sent, or a message as its events; what is neither is in hexadecimal.
+    That is an event as it was sent, or the events of a message, one after the other; what is no text is in hexadecimal.
     """
     with store("dead show") as connection:
         entry = dead_events.read_dead(connection, dead_id)
@@ -68,7 +68,8 @@ def show_dead(dead_id: int) -> None:
         if field != "original" and value is not None:
             click.echo(f"{field}: {value}")
     click.echo()
-    click.echo(original_text(entry))
+    for part in original_parts(entry):
+        click.echo(part)
 
 
 def _unknown(dead_id: int) -> click.ClickException:

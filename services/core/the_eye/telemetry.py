@@ -34,7 +34,7 @@ class Telemetry:
             log.info("tracing_started", service=service, ratio=settings.ratio, by_parent=settings.by_parent)
 
     def stop(self) -> None:
-        """Send what is left, within ``tracing.FLUSH_SECONDS``."""
+        """Send what is left, as ``Tracing.stop``."""
         if self.tracing is not None:
             self.tracing.stop()
             self.tracing = None

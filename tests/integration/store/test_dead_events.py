@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import dramatiq
+import msgspec
 import pytest
 import redis
 from click.testing import CliRunner, Result
@@ -230,24 +231,32 @@ def test_the_original_is_shown_as_text_or_in_hexadecimal(commands: Commands, con
     assert binary.endswith("\n\nff00\n")
 
 
+def too_deep() -> bytes:
+    """Make a message that no decoder follows to its end."""
+    nested = b"\x91" * 100_000 + b"\x90"
+    return b"\x86" + msgspec.msgpack.encode("options") + b"\x81" + msgspec.msgpack.encode("a") + nested
+
+
 @pytest.mark.parametrize("size", [0, 100_000], ids=["as it is", "compressed"])
 def test_a_whole_message_is_shown_as_its_events(commands: Commands, connection: Connection, size: int) -> None:
     bodies = ['{"n": "é"}', f'{{"text": "{"x" * size}"}}']
     events = [QueuedEvent(uuid4(), 1, "shop", 0, body.encode()) for body in bodies]
     message = EnvelopeEncoder().encode(events_message(events).asdict())
-    nobody_s = b"\x00" + message
+    nobody_s = [b"\x00" + message, b'{"queue_name": "events"}', too_deep()]
     set_aside(
         connection,
         [
             DeadEvent(kind="message", code="dead_letter", error="", original=original, queue_id=str(number))
-            for number, original in enumerate([message, nobody_s])
+            for number, original in enumerate([message, *nobody_s])
         ],
     )
 
-    shown, unknown = commands.run("show", "1").stdout, commands.run("show", "2").stdout
+    shown, binary, text, deep = (commands.run("show", str(number)).stdout for number in range(1, 5))
 
     assert shown.endswith("\n\n{}\n{}\n".format(*bodies))
-    assert unknown.endswith(f"\n\n{nobody_s.hex()}\n")
+    assert binary.endswith(f"\n\n{nobody_s[0].hex()}\n")
+    assert text.endswith('\n\n{"queue_name": "events"}\n')
+    assert deep.endswith(f"\n\n{nobody_s[2].hex()}\n")
 
 
 def test_a_list_is_a_table_or_json(commands: Commands, connection: Connection) -> None:

@@ -16,13 +16,16 @@ from tests.otlp import OtlpReceiver, receiving
 
 from the_eye.queue.messages import TRACE_CONTEXTS, EnvelopeEncoder, Payload
 from the_eye.settings import SettingsError, TelemetrySettings
-from the_eye.tracing import FLUSH_SECONDS, Creation, Tracing
+from the_eye.tracing import FLUSH_SECONDS, MAX_CARRIED, Creation, Tracing
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
 UNSAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-00"}
 LEAST_ID = {"traceparent": f"00-{'0' * 31}1-{SPAN_ID}-00"}
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+PATIENCE_SECONDS = 3.0
+"""Less than the exporter's own wait before it tries again once more."""
 
 LIBRARIES_LOADED = """
 import sys
@@ -114,6 +117,11 @@ def test_samplers_decide_as_opentelemetry_defines_them(
     assert taken == [without, sampled, unsampled]
 
 
+def test_what_only_ends_like_a_decision_is_none() -> None:
+    with sampler("parentbased_always_on", 0.0) as tracing:
+        assert tracing.sampled({"traceparent": "00-nothing-00"}) is not None
+
+
 def test_a_sampler_by_ratio_takes_that_share_of_requests() -> None:
     with sampler("parentbased_traceidratio", 0.25) as tracing:
         taken = sum(tracing.sampled({}) is not None for _ in range(10_000))
@@ -149,6 +157,65 @@ def test_what_one_request_has_done_is_its_child(tracing: Tracing, receiver: Otlp
     assert (sending.trace_id, sending.parent_id) == (request.trace_id, request.span_id)
     assert (processing.trace_id, processing.parent_id) == (request.trace_id, sending.span_id)
     assert processing.links == ((request.trace_id, sending.span_id),)
+
+
+def test_what_a_message_carries_is_the_context_of_its_write(tracing: Tracing, receiver: OtlpReceiver) -> None:
+    """With the flags that say that its trace is sampled, and what the sender's system has in it."""
+    parent = tracing.sampled({**SAMPLED, "tracestate": "vendor=7"})
+    assert parent is not None
+    with tracing.active(tracing.request(parent, "POST /events", {})):
+        creation = tracing.creation(1)
+    with tracing.sending([creation], 1) as carried:
+        (carrier,) = carried
+    tracing.stop()
+
+    (sending,) = receiver.named("send events")
+    assert carrier == {"traceparent": f"00-{TRACE_ID}-{sending.span_id}-01", "tracestate": "vendor=7"}
+    assert {span.trace_state for span in receiver.spans} == {"vendor=7"}
+
+
+def test_the_trace_that_begins_here_has_an_id_made_at_random(tracing: Tracing) -> None:
+    """Which its flags say: samplers elsewhere may go by it."""
+    (carrier,) = group(tracing, 1)
+
+    assert carrier["traceparent"].endswith("-03")
+
+
+def test_the_wait_of_each_request_that_shares_a_write_has_its_own_span(
+    tracing: Tracing, receiver: OtlpReceiver
+) -> None:
+    begun = time.time_ns()
+    group(tracing, 2)
+    tracing.stop()
+
+    (sending,) = receiver.named("send events")
+    waits = receiver.named("create events")
+    assert [(span.kind, sending.kind) for span in waits] == [("PRODUCER", "CLIENT")] * 2
+    assert all(begun <= span.begun <= span.ended <= sending.ended for span in waits)
+    assert min(span.begun for span in waits) <= max(span.ended for span in receiver.named("POST /events"))
+
+
+def test_a_message_carries_no_more_contexts_than_a_span_has_links(tracing: Tracing, receiver: OtlpReceiver) -> None:
+    carried = group(tracing, MAX_CARRIED + 1)
+    with tracing.processing([*carried, *carried]):
+        pass
+    tracing.stop()
+
+    assert len(carried) == MAX_CARRIED
+    shared = receiver.named("send events") + receiver.named("process events")
+    assert [len(span.links) for span in shared] == [MAX_CARRIED] * 2
+
+
+def test_a_task_that_outlives_its_request_makes_no_spans(tracing: Tracing, receiver: OtlpReceiver) -> None:
+    parent = tracing.sampled({})
+    assert parent is not None
+    span = tracing.request(parent, "GET /events", {})
+    with tracing.active(span):
+        span.end()
+        assert tracing.creation(1) is None
+    tracing.stop()
+
+    assert len(receiver.spans) == 1
 
 
 def test_what_several_requests_share_is_a_trace_of_its_own_that_links_them(
@@ -224,6 +291,7 @@ def test_a_collector_that_takes_nothing_is_told_of_once(
     tracing.stop()
 
     assert time.monotonic() - begun < FLUSH_SECONDS + 5
+    sender.join(PATIENCE_SECONDS)
     assert not sender.is_alive()
     logging.getLogger("opentelemetry.sdk").error("again")
     assert len(records) == 1

@@ -1,5 +1,6 @@
 """The page of problems: violations by what they have in common, and events that could not be stored."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -12,7 +13,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
-from the_eye.originals import original_text
+from the_eye.originals import original_parts
 from the_eye.queue import QueueUnavailableError
 from the_eye.replaying import Replayer
 from the_eye.store.audit_log import record
@@ -89,18 +90,22 @@ def trends_of(found: Problems, state: ListState) -> list[Trend]:
 @get("/problems/dead/{dead_id:int}")
 async def get_dead(request: AnyRequest, dead_id: FromPath[int], user: User, site: TheSite) -> Response[str]:
     """Show an event that could not be stored, with what it was sent as."""
-    found = await site.act(lambda store: _read_dead(store, dead_id))
-    if found is None:
+    entry = await site.act(lambda store: read_dead(store, dead_id))
+    if entry is None:
         raise problem(HTTPStatus.NOT_FOUND, "unknown_dead_event", "It was replayed, discarded, or never there.")
-    entry, original = found
-    context = {"entry": entry, "original": original[:MAX_ORIGINAL], "more": len(original) - MAX_ORIGINAL}
+    original = await asyncio.to_thread(_beginning, entry)
+    context = {"entry": entry, "original": original[:MAX_ORIGINAL], "more": len(original) > MAX_ORIGINAL}
     return html(render(request, "dead.html", user, **context))
 
 
-def _read_dead(connection: Connection, dead_id: int) -> tuple[DeadEntry, str] | None:
-    """Read one with its original as text, which may take a while: a message can be large, and compressed."""
-    entry = read_dead(connection, dead_id)
-    return None if entry is None else (entry, original_text(entry))
+def _beginning(entry: DeadEntry) -> str:
+    """Give the original, up to the part with which it is longer than what is shown: a message may be large."""
+    text = ""
+    for part in original_parts(entry):
+        text = f"{text}\n{part}" if text else part
+        if len(text) > MAX_ORIGINAL:
+            break
+    return text
 
 
 @post("/problems/dead/{dead_id:int}/replay")

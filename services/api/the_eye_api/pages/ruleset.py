@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextvars import Context
 from pathlib import Path
 
 import msgspec
@@ -54,7 +55,7 @@ class Ruleset:
             return self._known
         due = self._task is None and await asyncio.to_thread(self._is_due, self._directory)
         if due and self._task is None:  # nobody else has begun meanwhile
-            self._task = asyncio.create_task(self._read(self._directory))
+            self._task = asyncio.create_task(self._read(self._directory), context=Context())
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         return msgspec.structs.replace(self._known, reading=self._task is not None)

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextvars import Context
 
 import psycopg
 import structlog
@@ -93,7 +94,7 @@ class Live:
         viewer = Viewer(filter_)
         self._viewers.add(viewer)
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
+            self._looking = asyncio.create_task(self._look(), context=Context())  # not of one viewer's request
         try:
             yield viewer
         finally:

@@ -115,7 +115,7 @@ class EnvelopeEncoder(Encoder):
 
     def decode(self, data: bytes) -> MessageData:
         """Decode what ``encode`` made."""
-        envelope = _decode_envelope(data)
+        envelope = _envelope(data)
         return {
             "queue_name": envelope.queue_name,
             "actor_name": envelope.actor_name,
@@ -127,15 +127,24 @@ class EnvelopeEncoder(Encoder):
         }
 
 
+def _envelope(raw: bytes) -> _Envelope:
+    """Decode a message but not its events; raises msgspec.MsgspecError when it is none of ours."""
+    try:
+        return _decode_envelope(raw)
+    except RecursionError as error:
+        message = "a message is nested too deep"
+        raise msgspec.DecodeError(message) from error
+
+
 def bodies_of(raw: bytes) -> list[bytes]:
     """Give what the events in a message were sent as; raises msgspec.MsgspecError when it is no message of ours."""
-    return [event.body for event in Payload(_decode_envelope(raw).payload).events()]
+    return [event.body for event in Payload(_envelope(raw).payload).events()]
 
 
 def payload_size(raw: bytes) -> int:
     """Tell the bytes of the events in a message, not compressed; of what is no message, its own."""
     try:
-        return _size(_decode_envelope(raw).payload)
+        return _size(_envelope(raw).payload)
     except msgspec.MsgspecError:
         return len(raw)
 
