@@ -3,6 +3,7 @@
 ``make loadtest`` runs it against what ``make up`` has started; ``docs/load.md`` says how to run it elsewhere.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def add_options(parser: Any) -> None:
         env_var="LOADTEST_SETTLE_SECONDS",
         help="How long it may take at the end until what was accepted is stored.",
     )
+
+
+@events.init.add_listener
+def take_ctrl_c(**_: object) -> None:
+    """Have Ctrl-C reach Locust, which waits for it: raised in whatever runs at that moment, it may come to nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # with --processes Locust has its own
+        gevent.signal_handler(signal.SIGINT, gevent.get_hub().parent.throw, KeyboardInterrupt)
 
 
 @events.init.add_listener
