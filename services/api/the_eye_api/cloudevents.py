@@ -63,13 +63,13 @@ _decode_data = msgspec.json.Decoder(Raw).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-def from_structured(body: bytes | Raw) -> Translated:
+def from_structured(body: bytes) -> Translated:
     """Make an event from a CloudEvent in JSON; its ``data`` keep their bytes."""
     try:
         cloud = _decode(body)
         return _event(cloud, _text(cloud.traceparent))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Translated(bytes(body))
+        return Translated(body)
 
 
 def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> Translated:
@@ -93,7 +93,7 @@ def split_cloudevents(body: bytes) -> Batch:
     """Take a batch of CloudEvents apart into events. Raises ProblemError: 400, 413."""
     translated = [from_structured(one) for one in split_array(body).bodies]
     return Batch(
-        [Raw(one.body) for one in translated],
+        [one.body for one in translated],
         {place: one.trace_id for place, one in enumerate(translated) if one.trace_id is not None},
     )
 

@@ -69,7 +69,7 @@ class GroupCommit:
 
         Raises QueueUnavailableError when too many wait; ``settle`` is not called then.
         """
-        size = sum(len(event.body) for event in events)
+        size = sum([len(event.body) for event in events])
         if self._pending_bytes + size > self._pending_max_bytes:
             message = "too many events wait for the queue"
             raise QueueUnavailableError(message)

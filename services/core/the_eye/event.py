@@ -7,7 +7,7 @@ number loses digits.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any, cast
@@ -82,29 +82,52 @@ class Event(msgspec.Struct, frozen=True):
 _decode_sent = msgspec.json.Decoder(SentEvent).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 
-def parse_event(body: bytes | Raw) -> SentEvent | tuple[Fault, ...]:
+def parse_event(body: bytes) -> SentEvent | tuple[Fault, ...]:
     """Read one event, or list everything that is wrong with it."""
-    if len(memoryview(body)) > MAX_EVENT_BYTES:
+    if len(body) > MAX_EVENT_BYTES:
         return (Fault("$", "too_large", f"an event has at most {MAX_EVENT_BYTES} bytes"),)
     try:
-        sent = _decode_sent(body)
+        return _checked(_timed_in_utc(_decode_sent(body)), body)
+    except _UNREADABLE:
+        return _all_faults(body)
+
+
+def parse_events(bodies: Sequence[bytes]) -> Sequence[SentEvent | tuple[Fault, ...]]:
+    """Read events, each as ``parse_event`` does: where nothing about them is rare, at half the price."""
+    if max(map(len, bodies), default=0) > MAX_DIGITS:
+        return [parse_event(body) for body in bodies]
+    try:
+        sent = [_timed_in_utc(_decode_sent(body)) for body in bodies]
+    except _UNREADABLE:
+        return [parse_event(body) for body in bodies]
+    if _have_nothing_rare(sent, bodies):
+        return sent
+    return [_checked(one, body) for one, body in zip(sent, bodies, strict=True)]
+
+
+def _checked(sent: SentEvent, body: bytes) -> SentEvent | tuple[Fault, ...]:
+    """Give an event back, or list what is wrong with it although it could be decoded."""
+    try:
         faults = data_faults(sent.data)
-        if "\0" in sent.category or "\0" in sent.name:
-            faults = (*_label_faults(sent), *faults)
-        return faults or _timed_in_utc(sent)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-        return tuple(islice(_faults(bytes(body)), MAX_FAULTS)) or (
-            Fault("$", "malformed_json", "the event cannot be read"),
-        )
+    except _UNREADABLE:
+        return _all_faults(body)
+    if "\0" in sent.category or "\0" in sent.name:
+        faults = (*_label_faults(sent), *faults)
+    return faults or sent
+
+
+def _all_faults(body: bytes) -> tuple[Fault, ...]:
+    return tuple(islice(_faults(body), MAX_FAULTS)) or (Fault("$", "malformed_json", "the event cannot be read"),)
 
 
 def read_accepted(body: bytes) -> SentEvent | tuple[Fault, ...]:
     """Read an event that ``parse_event`` has found to be good, without looking at its ``data`` again."""
     try:
         return _timed_in_utc(_decode_sent(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+    except _UNREADABLE:
         return parse_event(body)
 
 
@@ -126,11 +149,33 @@ def data_faults(data: Raw) -> tuple[Fault, ...]:
 
 def _may_be_unstorable(raw: bytes) -> bool:
     """Look for what every fault has, among others: nearly no event has any of it."""
+    return len(raw) > MAX_DIGITS or b"\\u0000" in raw or _may_have_long_exponent(raw) or _may_be_too_deep(raw)
+
+
+def _may_have_long_exponent(raw: bytes) -> bool:
+    return _LONG_EXPONENT_MARKED in raw.translate(_EXPONENTS_MARKED, b"+-")
+
+
+def _may_be_too_deep(raw: bytes) -> bool:
+    return len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+
+
+def _have_nothing_rare(sent: Sequence[SentEvent], bodies: Sequence[bytes]) -> bool:
+    r"""Look in all events at once for what every fault has that decoding has not found, among others.
+
+    Decoding has gone through ``data``, but not through its strings: in UTF-8 that has no ``\u`` they are good. No event
+    is as long as a number may be.
+    """
+    text, data = b"\n".join(bodies), [bytes(one.data) for one in sent]
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
     return (
-        len(raw) > MAX_DIGITS
-        or b"\\u0000" in raw
-        or _LONG_EXPONENT_MARKED in raw.translate(_EXPONENTS_MARKED, b"+-")
-        or (len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH)
+        (b"\\" not in text or b"\\u" not in text)
+        and all(raw[0] == _BRACE for raw in data)
+        and not any(map(_may_be_too_deep, data))
+        and not _may_have_long_exponent(b"\n".join(data))
     )
 
 
@@ -177,6 +222,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _LONG_EXPONENT = re.compile(rb"[eE][+-]?[0-9]{%d}" % (MAX_EXPONENT_DIGITS + 1))
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 
+_BRACE = ord("{")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND_OF_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _DIGITS_MARKED = bytes(ord("d") if byte in b"0123456789" else 0 for byte in range(256))

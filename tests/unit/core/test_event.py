@@ -24,6 +24,7 @@ from the_eye.event import (
     decode_data,
     json_path,
     parse_event,
+    parse_events,
 )
 
 GOOD: dict[str, Any] = {
@@ -45,16 +46,24 @@ def with_data(data: bytes) -> bytes:
     return body(data=0).replace(b'"data": 0', b'"data": ' + data)
 
 
+def parsed(raw: bytes) -> SentEvent | tuple[Fault, ...]:
+    """Parse an event, which comes to the same alone and among others."""
+    alone = parse_event(raw)
+    assert parse_events([raw]) == [alone]
+    assert parse_events([body(), raw, body()])[1] == alone
+    return alone
+
+
 def accepted(raw: bytes) -> SentEvent:
     """Parse what must be accepted."""
-    event = parse_event(raw)
+    event = parsed(raw)
     assert isinstance(event, SentEvent), event
     return event
 
 
 def faults(raw: bytes) -> list[tuple[str, str]]:
     """Parse what must be refused, into path and code of each fault."""
-    found = parse_event(raw)
+    found = parsed(raw)
     assert isinstance(found, tuple)
     assert found
     return [(fault.path, fault.code) for fault in found]
@@ -190,6 +199,56 @@ def test_any_data_is_accepted_or_refused_with_a_reason(value: object) -> None:
 def test_any_bytes_are_refused_with_a_reason(raw: bytes) -> None:
     """No short run of bytes is an event, and none makes the parser fail."""
     assert faults(raw)
+
+
+_pieces = st.sampled_from(
+    [
+        *(
+            b'"',
+            b"\\",
+            b"/",
+            b"u",
+            b"\\u0000",
+            b"\\u00e9",
+            b"\\ud800",
+            b"\\ud83d\\ude00",
+            b"\\u12",
+            b"\\q",
+            b"\xc3\xa9",
+        ),
+        *(
+            b"\xc3",
+            b"\xa9",
+            b"\xed\xa0\x80",
+            b"\x00",
+            b"\x1f",
+            b"\n",
+            b" ",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b'"a":',
+            b",",
+            b"1",
+        ),
+        *(b"0", b"-", b".", b"e", b"e9999", b"1e501", b"null", b"tru", b"9" * (MAX_DIGITS + 1), b"[" * 65 + b"]" * 65),
+    ]
+)
+_bodies = st.one_of(
+    st.builds(with_data, st.lists(_pieces, max_size=5).map(lambda inside: b'{"a": "' + b"".join(inside) + b'"}')),
+    st.builds(with_data, st.lists(_pieces, max_size=5).map(lambda inside: b'{"a": ' + b"".join(inside) + b"}")),
+    st.builds(with_data, st.lists(_pieces, max_size=3).map(b"".join)),
+    st.lists(_pieces, max_size=3).map(lambda inside: body().replace(b"page", b"".join(inside))),
+    st.just(body()),
+    st.just(body(timestamp="0001-01-01T00:00:00+14:00")),
+)
+
+
+@given(st.lists(_bodies, max_size=4))
+def test_events_are_read_together_as_they_are_one_by_one(bodies: list[bytes]) -> None:
+    """What is looked for in all of them at once is all that reading one finds."""
+    assert list(parse_events(bodies)) == [parse_event(one) for one in bodies]
 
 
 def test_rules_see_numbers_beyond_a_double_as_infinite() -> None:

@@ -61,7 +61,7 @@ class QueueWriter:
         options: dict[str, object] = {REDIS_ID: redis_message_id}
         if trace_contexts:
             options[TRACE_CONTEXTS] = trace_contexts
-        if sum(len(event.body) for event in events) > THREADED_BYTES:
+        if sum([len(event.body) for event in events]) > THREADED_BYTES:
             message = await asyncio.to_thread(events_message, events)
         else:
             message = events_message(events)
