@@ -54,10 +54,11 @@ class Series:
 
     def observe_all(self, values: Sequence[float], exemplar: dict[str, str] | None = None) -> None:
         """Observe each of ``values``; the largest is what ``exemplar`` is an example of."""
+        buckets = [bisect_left(self._bounds, value) for value in values]
         with self._lock:
-            for value in values:
-                self._counts[bisect_left(self._bounds, value)] += 1
-                self._sum += value
+            for bucket in buckets:
+                self._counts[bucket] += 1
+            self._sum += sum(values)
             if exemplar is not None and values:
                 largest = max(values)
                 self._exemplars[bisect_left(self._bounds, largest)] = Exemplar(exemplar, largest, time.time())

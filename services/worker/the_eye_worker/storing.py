@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -219,7 +220,9 @@ def _count_judged(events: int, ignored: Sequence[str]) -> None:
         metrics.IGNORED.labels(rule).inc(count)
 
 
+@lru_cache(256)
 def _time(microseconds: int) -> datetime:
+    """Convert a time once: the events of a batch have come at the same."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
 
 

@@ -303,11 +303,11 @@ def _schema_violations(
     rule: CompiledRule, schema: Schema, subject: _Subject, on_ignored: OnIgnored
 ) -> tuple[Violation, ...]:
     try:
-        broken = schema.check(subject.schema_data, subject.size)
+        if schema.fits(subject.schema_data):
+            return ()
+        broken = schema.broken_by(subject.schema_data, subject.size)
     except Exception:  # noqa: BLE001 - the library cannot hold the data, which concerns no other check
         return _failed(rule, "schema.error", "the schema could not be evaluated for this event", on_ignored)
-    if not broken:
-        return ()
     return tuple(_violation(rule, place.path, f"schema.{place.keyword}", place.message) for place in broken)
 
 

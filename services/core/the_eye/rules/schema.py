@@ -1,6 +1,6 @@
 """JSON Schema 2020-12 for an event's ``data``: formats are checked, patterns run in linear time, nothing is fetched."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -41,14 +41,11 @@ class Schema:
 
     def __init__(self, validator: jsonschema_rs.Draft202012Validator) -> None:
         self._validator = validator
+        self.fits: Callable[[dict[str, Any]], bool] = validator.is_valid
+        """Whether data fits. Raises ValueError for values that JSON does not have."""
 
-    def check(self, data: dict[str, Any], size: int) -> tuple[Broken, ...]:
-        """Find where ``data``, of ``size`` bytes, does not fit; empty when it does.
-
-        Raises ValueError for values that JSON does not have.
-        """
-        if self._validator.is_valid(data):
-            return ()
+    def broken_by(self, data: dict[str, Any], size: int) -> tuple[Broken, ...]:
+        """Find where ``data``, of ``size`` bytes, does not fit. Raises ValueError as ``fits`` does."""
         return tuple(_broken(error) for error in islice(self._errors(data, size), MAX_VIOLATIONS))
 
     def _errors(self, data: dict[str, Any], size: int) -> Iterator[jsonschema_rs.ValidationError]:

@@ -94,7 +94,7 @@ def write_events(connection: Connection, rows: Sequence[Row], *, may_be_dead: bo
             _copy(connection, "events", rows)
     except errors.UniqueViolation:
         return _write_new(connection, rows)
-    return [_verdict_fate(row) for row in rows]
+    return [Fate.VALID if row.verdict.valid else Fate.INVALID for row in rows]
 
 
 def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
@@ -120,16 +120,12 @@ def _fate(row: Row, new: set[Any], stored: dict[Any, tuple[datetime, bool]]) -> 
         return Fate.DUPLICATE
     del stored[row.key]
     if row.key in new:
-        return _verdict_fate(row)
+        return Fate.VALID if row.verdict.valid else Fate.INVALID
     return Fate.VALID_BEFORE if valid else Fate.INVALID_BEFORE
 
 
 def _take_back(connection: Connection, rows: Sequence[Row]) -> None:
     take_back(connection, [acceptance(row.event.event_id, row.event.received_at) for row in rows])
-
-
-def _verdict_fate(row: Row) -> Fate:
-    return Fate.VALID if row.verdict else Fate.INVALID
 
 
 def _copy(connection: Connection, table: str, rows: Sequence[Row]) -> None:
@@ -146,8 +142,8 @@ def _copy(connection: Connection, table: str, rows: Sequence[Row]) -> None:
 def _values(row: Row) -> tuple[object, ...]:
     event, violations = row.event, row.verdict.violations
     return (
-        event.event_id,
-        event.session_id,
+        event.event_id.int.to_bytes(16),
+        event.session_id.int.to_bytes(16),
         event.application_id,
         event.category,
         event.name,
