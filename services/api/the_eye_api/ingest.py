@@ -97,7 +97,7 @@ class Ingest:
             if isinstance(sent, tuple):
                 metrics.REFUSED.labels(sent[0].code).inc()
                 raise malformed(sent)
-            event = _queued(caller, _event_ids((sent,))[0], body, time.time_ns() // 1_000, trace_id)
+            event = _queued(caller, _event_id(sent), body, time.time_ns() // 1_000, trace_id)
             await self._commit([event], event.event_id)
         finally:
             self._turns.give_back(caller.application_id)
@@ -121,7 +121,7 @@ class Ingest:
         sent = parse_event(body)
         if isinstance(sent, tuple):
             return False
-        event = _queued(caller, _event_ids((sent,))[0], body, time.time_ns() // 1_000, trace_id)
+        event = _queued(caller, _event_id(sent), body, time.time_ns() // 1_000, trace_id)
         begin = partial(self._begin, caller, event, settle, creation)
         try:
             self._turns.at_turn(caller.application_id, len(body), begin)
@@ -257,11 +257,21 @@ def _slices(bodies: Sequence[bytes]) -> Iterator[range]:
             begin, size = end, 0
 
 
+def _event_id(sent: SentEvent) -> UUID:
+    """Give an event an id, its sender's or a new one, before it is written: delivered twice, it is still the same."""
+    return _decode_uuid(_MSGPACK_BIN_16 + uuid_utils.uuid7().bytes) if sent.event_id is UNSET else sent.event_id
+
+
+# Of all that makes a UUID of Python's from 16 bytes this takes least.
+_decode_uuid = msgspec.msgpack.Decoder(UUID).decode
+_MSGPACK_BIN_16 = b"\xc4\x10"
+
+
 def _event_ids(parsed: Sequence[SentEvent | tuple[Fault, ...]]) -> Sequence[UUID]:
-    """Give each event an id, its sender's or a new one, before it is written: delivered twice, it is still the same."""
+    """As ``_event_id`` for each of several, which costs less."""
     given = [UNSET if isinstance(sent, tuple) else sent.event_id for sent in parsed]
     missing = [uuid_utils.uuid7().bytes for event_id in given if event_id is UNSET]
-    made = iter(msgspec.convert(missing, list[UUID]))  # together: one by one costs twice as much
+    made = iter(msgspec.convert(missing, list[UUID]))
     return [next(made) if event_id is UNSET else event_id for event_id in given]
 
 

@@ -41,7 +41,7 @@ class RateLimiter:
         if limit is None:
             return None
         bucket = self._buckets.get(caller.application_id)
-        if bucket is None or bucket.limit != limit:
+        if bucket is None or (bucket.limit is not limit and bucket.limit != limit):
             bucket = self._buckets[caller.application_id] = _Bucket(limit, self._clock())
         return bucket
 

@@ -134,6 +134,8 @@ def read_accepted(body: bytes) -> SentEvent | tuple[Fault, ...]:
 def data_faults(data: Raw) -> tuple[Fault, ...]:
     """Find what is wrong with an event's ``data``, in a time that grows with its size and no faster."""
     raw = bytes(data)
+    if raw[0] == _BRACE and raw.isascii() and b"\\" not in raw and not _may_be_unstorable(raw):
+        return ()  # it has been decoded except for its strings, and those are good
     try:
         decoded = _decode_any(raw)
     except RecursionError:
