@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -122,6 +123,17 @@ class Runs:
         """Note one run's value."""
         self._runs.setdefault(figure, []).append(value)
         self._units[figure] = unit
+
+    @contextmanager
+    def as_one_run(self) -> Iterator[None]:
+        """Note the mean of what each figure is given meanwhile as one run of it."""
+        before, self._runs = self._runs, {}
+        try:
+            yield
+        finally:
+            parts, self._runs = self._runs, before
+        for figure, values in parts.items():
+            self.add(figure, statistics.fmean(values), self._units[figure])
 
     def put(self, figure: Figure) -> None:
         """Keep a figure that is no median."""

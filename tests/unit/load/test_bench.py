@@ -243,6 +243,19 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert ratio.spread == pytest.approx(0.1)
 
 
+def test_what_is_measured_in_turns_counts_as_one_run() -> None:
+    """A median of parts would pair the first part of one figure with a whole run of another."""
+    runs = Runs()
+    runs.add("bare_64", 80.0, "events/s")
+    with runs.as_one_run():
+        for bare_, api in ((90.0, 40.0), (110.0, 60.0)):
+            runs.add("bare_64", bare_, "events/s")
+            runs.add("api_64", api, "events/s")
+    found = figures.by_name(runs.figures())
+    assert found["bare_64"].runs == (80.0, 100.0)
+    assert found["api_64"].runs == (50.0,)
+
+
 def test_memory_is_held_against_its_peak_and_time_against_the_slower_rate() -> None:
     runs = Runs()
     for value in (90.0, 120.0, 100.0):
