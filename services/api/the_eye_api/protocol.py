@@ -57,6 +57,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _awaited_since: float | None = None
     """When what is awaited of a request, its head or its body, began to be; None between requests."""
+    _idle_since: float | None = None
+    """When the last answer was complete and no further request had begun to come; None before and after."""
 
     @classmethod
     def within(cls, body_seconds: float, at_once: Mapping[Route, AtOnce] | None = None) -> type["BoundedProtocol"]:
@@ -81,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head before more of it is taken in."""
+        self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
             if self._awaited_since is None:  # also for empty lines before a head, which the parser does not tell of
@@ -115,6 +118,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self._start_unstarted(complete=False)
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request; that one comes in time is for the sweep to see, not for a timer each time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Have the application see that the body will not come."""
         super().connection_lost(exc)
@@ -145,6 +159,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def end_if_late(self, now: float) -> None:
         """End the connection when what is awaited has not come in time."""
         if self._awaited_since is None:
+            if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
             return
         if now - self._awaited_since > (self.head_seconds if self._in_head else self.body_seconds):
             self._end(408, "Request Timeout", "head_timeout" if self._in_head else "body_timeout")

@@ -30,6 +30,7 @@ class App:
 
     def __init__(self, *, reads: bool = True) -> None:
         self._reads = reads
+        self.delay = 0.0
         self.received: list[str] = []
         self.called = asyncio.Event()
 
@@ -43,6 +44,7 @@ class App:
             if message["type"] != "http.request":
                 return
             more = message["more_body"]
+        await asyncio.sleep(self.delay)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"17")]})
         await send({"type": "http.response.body", "body": ANSWER})
 
@@ -51,9 +53,11 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def connected(app: App, protocol: type[BoundedProtocol] = Hasty) -> AsyncIterator[Streams]:
+async def connected(
+    app: App, protocol: type[BoundedProtocol] = Hasty, *, keep_alive: int = 60
+) -> AsyncIterator[Streams]:
     """Serve ``app`` and connect to it."""
-    config = uvicorn.Config(app, log_config=None, ws="none")
+    config = uvicorn.Config(app, log_config=None, ws="none", timeout_keep_alive=keep_alive)
     state = ServerState()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
@@ -110,6 +114,27 @@ async def test_requests_in_time_keep_their_connection() -> None:
             writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
             assert (await reader.readuntil(ANSWER)).startswith(b"HTTP/1.1 200 ")
             await asyncio.sleep(SECONDS)  # longer than any of the bounds, in sum
+
+
+async def test_a_connection_that_is_idle_for_too_long_is_ended() -> None:
+    """It has been told nothing else: who sends the next request then connects again."""
+    async with connected(App(), keep_alive=0) as (reader, writer):
+        writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        answer = await reader.read()
+
+    assert answer.endswith(ANSWER)
+    assert b"connection: close" not in answer
+
+
+async def test_a_connection_whose_request_is_answered_late_is_not_idle() -> None:
+    """However long it has been idle before: what counts is when the last answer was complete."""
+    app = App()
+    async with connected(app, keep_alive=1) as (reader, writer):
+        writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        await reader.readuntil(ANSWER)
+        app.delay = 1.5
+        writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        assert (await reader.readuntil(ANSWER)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_empty_lines_do_not_hold_a_connection() -> None:

@@ -45,6 +45,7 @@ class QueueWriter:
         self._client = redis.asyncio.Redis.from_url(
             settings.redis_url,
             socket_connect_timeout=settings.queue_timeout_seconds,
+            socket_timeout=None,  # _deadline is one for all of it: one for each command makes a task of its writing
             # Once: a connection that the server closed while idle is found out only by using it.
             retry=Retry(NoBackoff(), 1),
         )
