@@ -268,7 +268,7 @@ _MSGPACK_BIN_16 = b"\xc4\x10"
 
 
 def _event_ids(parsed: Sequence[SentEvent | tuple[Fault, ...]]) -> Sequence[UUID]:
-    """As ``_event_id`` for each of several, which costs less."""
+    """Do as ``_event_id`` for several, good ones or not, for less than one by one."""
     given = [UNSET if isinstance(sent, tuple) else sent.event_id for sent in parsed]
     missing = [uuid_utils.uuid7().bytes for event_id in given if event_id is UNSET]
     made = iter(msgspec.convert(missing, list[UUID]))

@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _awaited_since: float | None = None
     """When what is awaited of a request, its head or its body, began to be; None between requests."""
     _idle_since: float | None = None
-    """When the last answer was complete and no further request had begun to come; None before and after."""
+    """When the last request was answered, unless the next one has begun; what is awaited counts before it."""
 
     @classmethod
     def within(cls, body_seconds: float, at_once: Mapping[Route, AtOnce] | None = None) -> type["BoundedProtocol"]:
@@ -95,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See the first byte of a head."""
         super().on_message_begin()
+        self._idle_since = None
         if self._awaited_since is None:
             self._awaited_since = self.loop.time()
 
@@ -110,6 +111,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._awaited_since = None
+        if self.cycle.response_complete and not self.pipeline:  # it was answered before its body had come
+            self._idle_since = self.loop.time()
         self._start_unstarted()
 
     def on_body(self, body: bytes) -> None:

@@ -134,15 +134,17 @@ def read_accepted(body: bytes) -> SentEvent | tuple[Fault, ...]:
 def data_faults(data: Raw) -> tuple[Fault, ...]:
     """Find what is wrong with an event's ``data``, in a time that grows with its size and no faster."""
     raw = bytes(data)
-    if raw[0] == _BRACE and raw.isascii() and b"\\" not in raw and not _may_be_unstorable(raw):
-        return ()  # it has been decoded except for its strings, and those are good
+    if raw[0] == _BRACE and raw.isascii() and not _may_be_unstorable(raw):
+        return ()  # msgspec has gone through it for a Raw, where it looks at everything but UTF-8
     try:
         decoded = _decode_any(raw)
     except RecursionError:
         return (_too_deep(),)
     except UnicodeDecodeError:
-        return (Fault("$.data", "invalid_utf8", "text is UTF-8"),)
-    except msgspec.ValidationError:  # a number beyond a double, or of too many digits for Python
+        return (_invalid_utf8(),)
+    except msgspec.ValidationError:  # a number beyond a double, or of too many digits for Python: it went no further
+        if not _is_utf8(raw):
+            return (_invalid_utf8(),)
         decoded = {} if raw.startswith(b"{") else None
     if not isinstance(decoded, dict):
         return (Fault("$.data", "invalid_type", "data is a JSON object"),)
@@ -163,18 +165,15 @@ def _may_be_too_deep(raw: bytes) -> bool:
 
 
 def _have_nothing_rare(sent: Sequence[SentEvent], bodies: Sequence[bytes]) -> bool:
-    r"""Look in all events at once for what every fault has that decoding has not found, among others.
+    """Look in all events at once for what every fault has that decoding has not found, among others.
 
-    Decoding has gone through ``data``, but not through its strings: in UTF-8 that has no ``\u`` they are good. No event
-    is as long as a number may be.
+    Decoding has gone through ``data`` for a Raw, where it looks at everything but UTF-8. No event is longer than a
+    number may be.
     """
     text, data = b"\n".join(bodies), [bytes(one.data) for one in sent]
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
     return (
-        (b"\\" not in text or b"\\u" not in text)
+        _is_utf8(text)
+        and (b"\\" not in text or b"\\u0000" not in text)  # a single byte is found much faster than several
         and all(raw[0] == _BRACE for raw in data)
         and not any(map(_may_be_too_deep, data))
         and not _may_have_long_exponent(b"\n".join(data))
@@ -213,6 +212,18 @@ def _timed_in_utc(sent: SentEvent) -> SentEvent:
 def _in_utc(timestamp: datetime) -> datetime:
     """A time without a zone is UTC: that is what existing senders mean by it."""
     return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _invalid_utf8() -> Fault:
+    return Fault("$.data", "invalid_utf8", "text is UTF-8")
 
 
 def _too_deep() -> Fault:

@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     rounds: int
     slice_seconds: float
-    """One measurement of a limit."""
+    """What is measured of a limit in a round."""
     turns: int
     """Into how many parts the API and the bare application divide theirs, to take turns."""
     single_seconds: float

@@ -127,7 +127,7 @@ async def test_a_connection_that_is_idle_for_too_long_is_ended() -> None:
 
 
 async def test_a_connection_whose_request_is_answered_late_is_not_idle() -> None:
-    """However long it has been idle before: what counts is when the last answer was complete."""
+    """What counts is when the last answer was complete, not when the one before it was."""
     app = App()
     async with connected(app, keep_alive=1) as (reader, writer):
         writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
@@ -135,6 +135,15 @@ async def test_a_connection_whose_request_is_answered_late_is_not_idle() -> None
         app.delay = 1.5
         writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         assert (await reader.readuntil(ANSWER)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_connection_whose_body_came_after_its_answer_is_idle_too() -> None:
+    """Nobody needs a token to be refused without their body being read."""
+    async with connected(App(reads=False), keep_alive=0) as (reader, writer):
+        writer.write(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        await reader.readuntil(ANSWER)
+        writer.write(b"x")
+        assert await reader.read() == b""
 
 
 async def test_empty_lines_do_not_hold_a_connection() -> None:
