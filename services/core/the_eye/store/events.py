@@ -94,7 +94,7 @@ def write_events(connection: Connection, rows: Sequence[Row], *, may_be_dead: bo
             _copy(connection, "events", rows)
     except errors.UniqueViolation:
         return _write_new(connection, rows)
-    return [Fate.VALID if row.verdict.valid else Fate.INVALID for row in rows]
+    return [_judged(row) for row in rows]
 
 
 def _write_new(connection: Connection, rows: Sequence[Row]) -> list[Fate]:
@@ -120,8 +120,12 @@ def _fate(row: Row, new: set[Any], stored: dict[Any, tuple[datetime, bool]]) -> 
         return Fate.DUPLICATE
     del stored[row.key]
     if row.key in new:
-        return Fate.VALID if row.verdict.valid else Fate.INVALID
+        return _judged(row)
     return Fate.VALID_BEFORE if valid else Fate.INVALID_BEFORE
+
+
+def _judged(row: Row) -> Fate:
+    return Fate.VALID if row.verdict.valid else Fate.INVALID
 
 
 def _take_back(connection: Connection, rows: Sequence[Row]) -> None:
