@@ -16,6 +16,9 @@ WRK_THREADS = 1
 SLACK_SECONDS = 30.0
 """How much longer than it should a generator may take."""
 
+ANSWER_SECONDS = 10
+"""An answer that takes longer counts as failed. wrk takes 2 s when it is not told; a machine may pause for longer."""
+
 FLOOD_SECONDS = 60.0
 """Longer than any flood lasts: it is stopped, and ends by itself only when nobody is left to do that."""
 
@@ -52,8 +55,9 @@ class Generators:
     def wrk(self, address: str, connections: int, seconds: float) -> list[str]:
         """Give the command of the generator that sends single events."""
         url = f"http://{address}/events"
-        options = ["-t", str(WRK_THREADS), "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "-s"]
-        return ["wrk", *options, str(_SCRIPT), url, "--", str(self._heads), self._token]
+        duration, timeout = f"{max(1, round(seconds))}s", f"{ANSWER_SECONDS}s"
+        options = ["-t", str(WRK_THREADS), "-c", str(connections), "-d", duration, "--timeout", timeout]
+        return ["wrk", *options, "-s", str(_SCRIPT), url, "--", str(self._heads), self._token]
 
     def fixed(self, address: str, connections: int, rate: float, seconds: float) -> Load:
         """Send single events at a fixed rate, whatever the answers."""
