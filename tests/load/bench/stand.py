@@ -86,14 +86,16 @@ class Stand:
         self._see_all_stored(before)
 
     def batch_rate(self, size: int, seconds: float, workers: list[Service]) -> None:
-        """Send batches the whole way, as fast as they are stored."""
+        """Send batches the whole way, as fast as they are stored; counts the middle four fifths, as ``drain_rate``."""
         name = f"batch_{size}"
         self._from_rest(workers)
         before = self.api.samples()
         backlog = (self.stores.redis_url, self.stores.waiting, WAITING_MESSAGES)
-        with self._stored(name, workers), self._used(name, lambda: self._accepted(before), workers):
+        with self._used(name, lambda: self._accepted(before), workers):
             self.checked(self.generators.batches(self.api.address, size, seconds, backlog=backlog))
+        self.note_peaks(workers)
         self._see_all_stored(before)
+        self.runs.add(name, self.stores.middle_rate(), RATE)
         self._note_lag(name)
 
     def fixed_rate(self, name: str, connections: int, rate: float, seconds: float, workers: list[Service]) -> None:
