@@ -35,7 +35,7 @@ from the_eye_api.protocol import Answer
 from the_eye_api.trace_ids import read_trace_id
 
 if TYPE_CHECKING:
-    from the_eye.tracing import Span
+    from the_eye.spans import Span
     from the_eye_api.traced import RequestSpans
 
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})

@@ -19,7 +19,7 @@ from the_eye.telemetry import telemetry
 from the_eye_api import metrics
 
 if TYPE_CHECKING:
-    from the_eye.tracing import Creation
+    from the_eye.spans import Creation
 
 Write = Callable[[Sequence[QueuedEvent], Sequence[Mapping[str, str]]], Awaitable[None]]
 """Puts events on disk in the queue with the contexts of their traced requests, or raises QueueUnavailableError."""

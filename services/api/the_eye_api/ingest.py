@@ -25,7 +25,7 @@ from the_eye_api.problems import ProblemError, malformed, problem, unavailable
 from the_eye_api.turns import CrowdedError, Turns
 
 if TYPE_CHECKING:
-    from the_eye.tracing import Creation
+    from the_eye.spans import Creation
 
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from the_eye.tracing import Carrier, Span, Tracing
+from the_eye.spans import Span
+from the_eye.tracing import Carrier, Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import psycopg
     from structlog.typing import EventDict, WrappedLogger
 
-    from the_eye.tracing import Carrier, Creation, Tracing
+    from the_eye.spans import Creation
+    from the_eye.tracing import Carrier, Tracing
 
     AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 

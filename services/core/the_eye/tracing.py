@@ -1,8 +1,9 @@
 """Spans by OpenTelemetry's semantic conventions, from a request to its rows, for the sampled requests alone.
 
 Of the SDK, its batches, its exporter and its resource are used. Whether a request is sampled is decided here, and its
-spans are recorded here: the SDK's own samplers decide after a span was begun, and the SDK's tracer made a request that
-is one of a hundred cost 0.6 ms instead of 0.25, for it does much that no span here needs and is in no cache by then.
+spans are recorded and encoded here: the SDK's own samplers decide after a span was begun, and the SDK's tracer made a
+request that is one of a hundred cost 0.6 ms instead of 0.25, for it does much that no span here needs and is in no
+cache by then.
 
 ``POST /events`` (server) has the child ``send events`` (producer), the write of its group, whose context the message
 carries; ``process events`` (consumer), the work on the message, links it and is its child: one trace leads from HTTP to
@@ -18,32 +19,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, cast
 from uuid import uuid4
 
-import msgspec
 import psycopg
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from the_eye.logs import StructlogHandler
 from the_eye.settings import TelemetrySettings
+from the_eye.spans import Attributes, Creation, Span, SpanExporter
 
 Carrier = Mapping[str, str]
 """A context as W3C has it: ``traceparent`` and, where there is any, ``tracestate``."""
-
-Attributes = dict[str, str | int]
 
 FLUSH_SECONDS: Final = 3.0
 """How long a process that ends may take to send its last spans."""
@@ -68,53 +64,6 @@ _HEADER_LENGTH: Final = 55
 _UNSAMPLED: Final = ("-00", "-02")
 """Ends of a ``traceparent`` whose sender has decided against it: reading it whole would cost such a request 8 µs."""
 
-_UNSET: Final = Status(StatusCode.UNSET)
-_FAILED: Final = Status(StatusCode.ERROR)
-
-
-class Span(msgspec.Struct, eq=False):
-    """Something that is done for a sampled request; belongs to one thread."""
-
-    name: str
-    kind: SpanKind
-    parent: SpanContext
-    context: SpanContext
-    begun: int
-    """Nanoseconds since 1970."""
-    attributes: Attributes
-    links: Sequence[SpanContext]
-    send: Callable[["Span"], None]
-    """Takes it once it has ended."""
-    failed: bool = False
-    ended: bool = False
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """Its trace_id and span_id."""
-        context = self.context
-        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
-
-    def creation(self, events: int) -> "Creation":
-        """Note that its events begin to wait for their turn."""
-        return Creation(self.context, time.time_ns(), events)
-
-    def fail(self, error_type: str) -> None:
-        """Mark it as failed. Of an error only its type is told: its text may quote what was sent."""
-        self.attributes["error.type"] = error_type
-        self.failed = True
-
-    def note_status(self, status: int) -> None:
-        """Say how the request was answered."""
-        self.attributes["http.response.status_code"] = status
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.fail(str(status))
-
-    def end(self) -> None:
-        """End it once, and have it sent."""
-        if not self.ended:
-            self.ended = True
-            self.send(self)
-
 
 def _context_in(parent: SpanContext) -> SpanContext:
     """Make the context of a span that is a child, or the first of a trace."""
@@ -135,25 +84,16 @@ _ids: Final = RandomIdGenerator()
 _active: ContextVar[Span | None] = ContextVar("active_span", default=None)
 
 
-class Creation(NamedTuple):
-    """Events of a sampled request that wait for their turn to be written."""
-
-    context: SpanContext
-    begun: int
-    """Nanoseconds since 1970."""
-    events: int
-
-
 class Tracing:
     """Makes spans and has them sent; usable from all threads."""
 
     def __init__(self, settings: TelemetrySettings, service: str) -> None:
         _quieten()
         ours = {"service.name": service, "service.version": version("the-eye"), "service.instance.id": str(uuid4())}
-        self._resource = Resource.create(ours).merge(OTELResourceDetector().detect())  # what the user says, wins
-        self._scope = InstrumentationScope("the-eye", version("the-eye"))
-        self._exporter = OTLPSpanExporter()
+        resource = Resource.create(ours).merge(OTELResourceDetector().detect())  # what the user says, wins
+        self._exporter = SpanExporter(resource, InstrumentationScope("the-eye", version("the-eye")))
         self._processor = BatchSpanProcessor(self._exporter)
+        self._send = cast("Callable[[Span], None]", self._processor.on_end)  # it looks at the context alone
         self._propagator = TraceContextTextMapPropagator()
         self._by_parent = settings.by_parent
         self._ratio = settings.ratio
@@ -201,23 +141,6 @@ class Tracing:
     def request(self, parent: SpanContext, name: str, attributes: Attributes) -> Span:
         """Begin the span of a sampled request."""
         return self.begin(name, SpanKind.SERVER, parent, attributes)
-
-    def _send(self, span: Span) -> None:
-        self._processor.on_end(
-            ReadableSpan(
-                span.name,
-                span.context,
-                span.parent if span.parent.is_valid else None,
-                self._resource,
-                span.attributes,
-                links=[Link(link) for link in span.links],
-                kind=span.kind,
-                status=_FAILED if span.failed else _UNSET,
-                start_time=span.begun,
-                end_time=time.time_ns(),
-                instrumentation_scope=self._scope,
-            )
-        )
 
     def ids(self) -> Mapping[str, str]:
         """Give trace_id and span_id of the active span; nothing where none is."""

@@ -13,7 +13,8 @@ from tests.otlp import OtlpReceiver, receiving
 
 from the_eye.queue import QueueUnavailableError
 from the_eye.settings import TelemetrySettings
-from the_eye.tracing import Creation, Tracing
+from the_eye.spans import Creation
+from the_eye.tracing import Tracing
 from the_eye_api.edge import Edge
 from the_eye_api.problems import unavailable
 from the_eye_api.protocol import Answer

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.machine import free_addresses
@@ -16,7 +16,10 @@ from tests.otlp import OtlpReceiver, receiving
 
 from the_eye.queue.messages import TRACE_CONTEXTS, EnvelopeEncoder, Payload
 from the_eye.settings import SettingsError, TelemetrySettings
-from the_eye.tracing import FLUSH_SECONDS, MAX_CARRIED, Creation, Tracing
+from the_eye.tracing import FLUSH_SECONDS, MAX_CARRIED, Tracing
+
+if TYPE_CHECKING:
+    from the_eye.spans import Creation
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
@@ -35,8 +38,9 @@ from the_eye.telemetry import telemetry
 telemetry.start(TelemetrySettings.load(), 'the-eye-api')
 assert telemetry.exemplar() is None and telemetry.creation(1) is None
 telemetry.stop()
-ours = ('the_eye.tracing', 'opentelemetry.exporter', 'opentelemetry.sdk.trace', 'google.protobuf', 'requests')
-print([name for name in sys.modules if name.startswith(ours)])
+ours = 'the_eye.tracing', 'the_eye.spans'
+others = 'opentelemetry.exporter', 'opentelemetry.sdk.trace', 'google.protobuf', 'requests'
+print([name for name in sys.modules if name.startswith(ours + others)])
 """
 
 
