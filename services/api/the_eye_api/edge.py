@@ -73,6 +73,8 @@ class Edge:
         self._in_flight = 0
         self._answered: list[float] = []
         """Seconds that good answers took which are not counted yet."""
+        self._examples: list[tuple[float, Span]] = []
+        """Those of them that are sampled."""
         self._received = 0
         """Bytes of the bodies of requests that were accepted at once and are not counted yet."""
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
@@ -146,9 +148,7 @@ class Edge:
         parent = decide(scope)
         if parent is None:
             return None
-        span = self._spans.begin(parent, scope)
-        self._spans.note_route(span, scope, SINGLE)
-        return span
+        return self._spans.begin(parent, scope, SINGLE)
 
     def _settle(
         self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception | None
@@ -161,10 +161,9 @@ class Edge:
         if not self._answered:  # those of one group are answered in one go, and counted together after it
             asyncio.get_running_loop().call_soon(self._count_answered)
         seconds = time.perf_counter() - start
-        if span is None:
-            self._answered.append(seconds)
-        else:
-            _count(SINGLE, _ACCEPTED, None, seconds, span.ids)
+        self._answered.append(seconds)
+        if span is not None:
+            self._examples.append((seconds, span))
 
     def _fail(self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception) -> None:
         if not isinstance(error, QueueUnavailableError):
@@ -182,6 +181,9 @@ class Edge:
         requests.inc(len(self._answered))
         durations.observe_all(self._answered)
         self._answered.clear()
+        for seconds, span in self._examples:
+            durations.exemplify(seconds, span.ids)
+        self._examples.clear()
         _count_single(self._received)
         self._received = 0
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from the_eye.spans import Span
+from the_eye.spans import Attributes, Span
 from the_eye.tracing import Carrier, Tracing
 
 if TYPE_CHECKING:
@@ -45,23 +45,28 @@ class RequestSpans:
         scope[_PARENT] = parent  # type: ignore[literal-required]
         return parent
 
-    def begin(self, parent: "SpanContext", scope: HTTPScope) -> Span:
-        """Begin a span. Neither the query, which has values of events in it, nor who asked is told."""
-        return self.tracing.request(
-            parent,
-            _method(scope),
-            {
-                "http.request.method": _method(scope, "_OTHER"),
-                "url.scheme": scope["scheme"],
-                "url.path": scope["path"][:MAX_PATH],
-                "network.protocol.version": scope["http_version"],
-            },
-        )
+    def begin(self, parent: "SpanContext", scope: HTTPScope, route: str | None = None) -> Span:
+        """Begin a span, whose route may be known. Neither the query, which has values of events, nor who asked is told.
 
-    def note_route(self, span: Span, scope: HTTPScope, route: str) -> None:
-        """Name a span after its route."""
+        Of a method that anyone could make up it is only said that it is another.
+        """
+        method = str(scope["method"])
+        known = method in _METHODS
+        attributes: Attributes = {
+            "http.request.method": method if known else "_OTHER",
+            "url.scheme": scope["scheme"],
+            "url.path": scope["path"][:MAX_PATH],
+            "network.protocol.version": scope["http_version"],
+        }
+        span = self.tracing.request(parent, method if known else "HTTP", attributes)
+        if route is not None:
+            self.note_route(span, route)
+        return span
+
+    def note_route(self, span: Span, route: str) -> None:
+        """Name a span that has been named after its method after its route, too."""
         span.attributes["http.route"] = route
-        span.name = f"{_method(scope)} {route}"
+        span.name = f"{span.name} {route}"
 
 
 class Traced:
@@ -94,7 +99,7 @@ class Traced:
             finally:  # the route is known once the request was routed
                 route = self._route_of.get(scope["path"]) or scope.get("path_template")
                 if route:
-                    self._spans.note_route(span, http, route)
+                    self._spans.note_route(span, route)
 
 
 def _carrier(headers: Iterable[tuple[bytes, bytes]]) -> Carrier:
@@ -104,9 +109,3 @@ def _carrier(headers: Iterable[tuple[bytes, bytes]]) -> Carrier:
             key, text = name.decode(), value.decode("latin-1")
             carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
     return carrier
-
-
-def _method(scope: HTTPScope, other: str = "HTTP") -> str:
-    """Tell a method, of which anyone could make up others."""
-    method = str(scope["method"])
-    return method if method in _METHODS else other

@@ -59,9 +59,13 @@ class Series:
             for bucket in buckets:
                 self._counts[bucket] += 1
             self._sum += sum(values)
-            if exemplar is not None and values:
-                largest = max(values)
-                self._exemplars[bisect_left(self._bounds, largest)] = Exemplar(exemplar, largest, time.time())
+        if exemplar is not None and values:
+            self.exemplify(max(values), exemplar)
+
+    def exemplify(self, value: float, exemplar: dict[str, str]) -> None:
+        """Say what a value that was observed is an example of."""
+        with self._lock:
+            self._exemplars[bisect_left(self._bounds, value)] = Exemplar(exemplar, value, time.time())
 
     def read(self) -> tuple[Sequence[tuple[str, float] | tuple[str, float, Exemplar]], float]:
         """Give the buckets, each with those below it, and the sum."""

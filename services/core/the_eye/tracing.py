@@ -241,8 +241,7 @@ class Tracing:
 
 
 def _carrier(context: SpanContext) -> Carrier:
-    ids = f"{trace.format_trace_id(context.trace_id)}-{trace.format_span_id(context.span_id)}"
-    carrier = {"traceparent": f"00-{ids}-{context.trace_flags:02x}"}
+    carrier = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
     if context.trace_state:
         carrier["tracestate"] = context.trace_state.to_header()
     return carrier

@@ -35,6 +35,7 @@ def switch_off() -> None:
         (Histogram, "observe", _nothing),
         (Histogram, "time", _no_timer),
         (Series, "observe_all", _nothing),
+        (Series, "exemplify", _nothing),
     ):
         setattr(kind, name, instead)
 
