@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -526,7 +527,7 @@ def test_a_full_queue_takes_no_more(queue_settings: QueueSettings, store_setting
         connect(store_settings, "test") as connection,
         running(Edge(queue_settings, connection), store_settings, THE_EYE_BACKLOG_MAX_BYTES="100000") as edge,
     ):
-        big = body(data={"text": "x" * 60_000})
+        big = body(data={"text": secrets.token_hex(30_000)})  # which compresses badly
         wait_until(lambda: edge.send(big).status_code == 503, DEADLINE, lambda: "the queue was never full")
         response = edge.send(body())
         assert problem(response, 503)["code"] == "queue_full"
