@@ -73,8 +73,8 @@ class Edge:
         self._in_flight = 0
         self._answered: list[float] = []
         """Seconds that good answers took which are not counted yet."""
-        self._examples: list[tuple[float, Span]] = []
-        """Those of them that are sampled."""
+        self._exemplars: list[tuple[float, Span]] = []
+        """Those of them whose requests are sampled."""
         self._received = 0
         """Bytes of the bodies of requests that were accepted at once and are not counted yet."""
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
@@ -163,7 +163,7 @@ class Edge:
         seconds = time.perf_counter() - start
         self._answered.append(seconds)
         if span is not None:
-            self._examples.append((seconds, span))
+            self._exemplars.append((seconds, span))
 
     def _fail(self, answer: Answer, start: float, span: "Span | None", event_id: UUID, error: Exception) -> None:
         if not isinstance(error, QueueUnavailableError):
@@ -181,9 +181,9 @@ class Edge:
         requests.inc(len(self._answered))
         durations.observe_all(self._answered)
         self._answered.clear()
-        for seconds, span in self._examples:
+        for seconds, span in self._exemplars:
             durations.exemplify(seconds, span.ids)
-        self._examples.clear()
+        self._exemplars.clear()
         _count_single(self._received)
         self._received = 0
 

@@ -64,7 +64,7 @@ class RequestSpans:
         return span
 
     def note_route(self, span: Span, route: str) -> None:
-        """Name a span that has been named after its method after its route, too."""
+        """Add its route to a span, whose name is its method until then; to be called once."""
         span.attributes["http.route"] = route
         span.name = f"{span.name} {route}"
 

@@ -1,9 +1,8 @@
 """Spans by OpenTelemetry's semantic conventions, from a request to its rows, for the sampled requests alone.
 
 Of the SDK, its batches, its exporter and its resource are used. Whether a request is sampled is decided here, and its
-spans are recorded and encoded here: the SDK's own samplers decide after a span was begun, and the SDK's tracer made a
-request that is one of a hundred cost 0.6 ms instead of 0.25, for it does much that no span here needs and is in no
-cache by then.
+spans are those of ``the_eye.spans``: the SDK's own samplers decide after a span was begun, and the SDK's tracer does
+much that no span here needs, and that is in no cache where a request is one of a hundred.
 
 ``POST /events`` (server) has the child ``send events`` (producer), the write of its group, whose context the message
 carries; ``process events`` (consumer), the work on the message, links it and is its child: one trace leads from HTTP to

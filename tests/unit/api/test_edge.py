@@ -1,5 +1,6 @@
 """How the edge counts its answers. What it answers is shown against the real queue elsewhere."""
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from the_eye.queue import QueueUnavailableError
 from the_eye.settings import TelemetrySettings
 from the_eye.spans import Creation
 from the_eye.tracing import Tracing
+from the_eye_api import metrics
 from the_eye_api.edge import Edge
 from the_eye_api.problems import unavailable
 from the_eye_api.protocol import Answer
@@ -204,6 +206,18 @@ async def test_a_span_ends_though_its_answer_cannot_be_written(traces: Traces) -
     await traces.send(fail(OSError("gone")))
 
     assert len(traces.received.named("POST /events")) == 1
+
+
+async def test_what_is_accepted_at_once_is_an_exemplar_of_how_long_it_took(traces: Traces) -> None:
+    traces.start("always_on", 1.0)
+
+    await traces.send()
+    await asyncio.sleep(0)  # it is counted then
+
+    buckets, _ = metrics.REQUEST_SECONDS.labels("/events").read()
+    exemplars = [exemplar for _, _, *of_bucket in buckets for exemplar in of_bucket]
+    (span,) = traces.received.spans
+    assert span.span_id in {exemplar.labels["span_id"] for exemplar in exemplars}
 
 
 async def test_a_span_has_not_all_of_a_long_path(traces: Traces) -> None:

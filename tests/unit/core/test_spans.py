@@ -1,11 +1,13 @@
 """That spans are encoded as the SDK's exporter encodes them."""
 
-from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     INVALID_SPAN_CONTEXT,
@@ -17,6 +19,7 @@ from opentelemetry.trace import (
     TraceFlags,
     TraceState,
 )
+from tests.otlp import receiving
 
 from the_eye.spans import Attributes, Span, SpanExporter
 
@@ -25,19 +28,18 @@ SCOPE = InstrumentationScope("the-eye", "1")
 OURS = SpanContext(0xAF7651916CD43DD8448EB211C80319C, 1, is_remote=False, trace_flags=TraceFlags(1))
 REMOTE = SpanContext(2, 3, is_remote=True, trace_flags=TraceFlags(1))
 ATTRIBUTES: Attributes = {"url.path": "/events", "http.response.status_code": 202, "a": "1", "b": 1, "c": "ä\0"}
+OTHERS: Attributes = {"url.path": "/", "http.response.status_code": 400, "a": 1, "b": "1"}
 
 
-def span(
-    kind: SpanKind = SpanKind.SERVER,
-    parent: SpanContext = INVALID_SPAN_CONTEXT,
-    context: SpanContext = OURS,
-    links: Sequence[SpanContext] = (),
-    *,
-    failed: bool = False,
-) -> Span:
+def span(**changes: Any) -> Span:
     """Make a span that has ended."""
     begun = 1_785_000_000_000_000_000
-    return Span("POST /events", kind, parent, context, begun, ATTRIBUTES, links, lambda _: None, failed, begun + 1)
+    plain = Span("POST /events", SpanKind.SERVER, INVALID_SPAN_CONTEXT, OURS, begun, ATTRIBUTES, (), _nowhere)
+    return msgspec.structs.replace(plain, ended=begun + 1, **changes)
+
+
+def _nowhere(_: Span) -> None:
+    pass
 
 
 def of_the_sdk(span: Span) -> ReadableSpan:
@@ -60,12 +62,13 @@ def of_the_sdk(span: Span) -> ReadableSpan:
 @pytest.mark.parametrize(
     "spans",
     [
-        [span(kind) for kind in SpanKind],
+        [span(kind=kind) for kind in SpanKind],
         [span(parent=OURS), span(parent=REMOTE, links=(OURS, REMOTE)), span(failed=True)],
         [span(context=SpanContext(1, 2, is_remote=False, trace_state=TraceState([("vendor", "7"), ("other", "8")])))],
+        [span(attributes=OTHERS), span(attributes={}), span()],
         [],
     ],
-    ids=["kinds", "parents and links", "state of a trace", "none"],
+    ids=["kinds", "parents and links", "state of a trace", "attributes", "none"],
 )
 def test_spans_are_encoded_as_the_sdk_encodes_them(spans: list[Span]) -> None:
     first = span()
@@ -80,3 +83,16 @@ def test_a_link_says_the_state_of_its_trace() -> None:
     encoded = SpanExporter(RESOURCE, SCOPE).encode([span(links=[linked])])
 
     assert encoded.resource_spans[0].scope_spans[0].spans[0].links[0].trace_state == "vendor=7"
+
+
+def test_nothing_is_sent_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though batches may wait then."""
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        exporter = SpanExporter(RESOURCE, SCOPE)
+        results = [exporter.export([span()])]
+        exporter.shutdown()  # type: ignore[no-untyped-call] # the SDK's
+        results.append(exporter.export([span()]))
+
+    assert results == [SpanExportResult.SUCCESS, SpanExportResult.FAILURE]
+    assert receiver.requests == 1
