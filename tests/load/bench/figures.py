@@ -110,6 +110,9 @@ WORST = {
 }
 """Figures that are the worst of others."""
 
+PEAKS = frozenset({"peak_api", "peak_worker", "rss_api_mb", "rss_worker_mb"})
+"""Figures of all sections."""
+
 
 class Runs:
     """Collects what each run gives until figures are made of it."""
@@ -177,9 +180,13 @@ def _worst(known: Mapping[str, Figure]) -> Iterator[Figure]:
 
 
 def merged(old: Iterable[Figure], new: Iterable[Figure]) -> list[Figure]:
-    """Replace the figures that were measured again."""
-    by_name = {figure.figure: figure for figure in (*old, *new)}
-    return list(by_name.values())
+    """Replace the figures that were measured again; of the peaks the highest stays, in whatever section it was."""
+    kept = {figure.figure: figure for figure in old}
+    for figure in new:
+        before = kept.get(figure.figure)
+        if before is None or figure.figure not in PEAKS or figure.value > before.value:
+            kept[figure.figure] = figure
+    return list(kept.values())
 
 
 def read(path: Path) -> list[Figure]:

@@ -295,6 +295,13 @@ def test_figures_survive_their_file_and_new_ones_replace_old(tmp_path: Path) -> 
     assert figures.read(path) == [Figure("a", 1.235, "ms"), old[1]]
 
 
+def test_a_section_measured_again_lowers_no_peak_of_another() -> None:
+    old = [Figure("rss_api_mb", 90.0, "MB"), Figure("rss_worker_mb", 85.0, "MB")]
+    new = [Figure("rss_api_mb", 83.0, "MB"), Figure("rss_worker_mb", 99.0, "MB")]
+
+    assert figures.merged(old, new) == [old[0], new[1]]
+
+
 def test_the_document_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     report.DOCUMENT.parent.mkdir()
